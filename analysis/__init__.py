@@ -1,0 +1,1 @@
+"""Reads run records: tables, contrasts, figures, report, regression gate. Never imports torch."""

@@ -1,0 +1,109 @@
+"""What a run leaves behind: the schema of `record.json`, and files that are whole or absent.
+
+Nothing here imports torch, so that status and analysis start quickly.
+
+A run directory holds
+    record.json           written last; see `SCHEMA` below
+    history.jsonl         one line an epoch: epoch, step, loss, lr, images_per_s, elapsed_s[, validation]
+    predictions.npz       validation_logits, test_logits [N, K] float16; validation_labels, test_labels [N] int64
+    student.safetensors   the deployed plain network
+    run.log               what the run said
+    progress.json         while it runs: epoch, epochs, seconds left, job, host (read by harness.status)
+    checkpoint.pt         while it runs
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+STATUSES = ("done", "failed", "diverged", "interrupted")
+
+SCHEMA = {
+    "version": "int, VERSION of the code that wrote it",
+    "hash": "the run's content hash (harness.config.run_hash), also the end of the directory's name",
+    "status": "one of STATUSES",
+    "error": "None, or {type, message, traceback, log, slurm_state}",
+    "config": "the full composed configuration, nested",
+    "metrics": {
+        # acc in [0, 1]; nll in nats; brier; ece in [0, 1]; nll_ts and ece_ts after temperature scaling; temperature
+        "student": {"validation": "…", "test": {"acc": 0, "nll": 0, "brier": 0, "ece": 0, "nll_ts": 0, "ece_ts": 0}},
+        "teacher": "the same, member 0 of the teacher set",
+        "ensemble": "the same, the mean of all teachers' softmaxes",
+    },
+    "diagnostics": "None, or see harness.diagnostics",
+    "shift": "None, or {corruption: ..., student: {...}, teacher: {...}, ensemble: {...}}",
+    "ood": "None, or {data set: {student: {...}, teacher: {...}, ensemble: {...}}}",
+    "selection": {"epoch": "int, of the chosen checkpoint", "acc": "its validation accuracy"},
+    "cost": {
+        "wall_s": "seconds from start to record, summed over attempts",
+        "device_s": "seconds spent training, summed over attempts",
+        "images_per_s": "training throughput",
+        "peak_memory_bytes": "on the accelerator, or of the process on a CPU",
+        "parameters": "of the deployed network",
+        "flops": "multiply-adds times two, one image through the deployed network",
+    },
+    "provenance": {
+        "harness": "version",
+        "versions": {"python": "", "torch": "", "torchvision": "", "numpy": ""},
+        "git": {"revision": "or None", "dirty": "bool", "diff_hash": "hash of uncommitted changes, or None"},
+        "host": "name",
+        "device": "cpu, or the GPU's name",
+        "threads": "int",
+        "slurm": "None, or {job_id, array_job_id, array_task_id, node, restarts}",
+        "command": "the command line",
+        "started": "ISO 8601, UTC",
+        "ended": "ISO 8601, UTC",
+        "attempts": "int, 1 where the run was never interrupted",
+        "streams": {"purpose": "the seed that its random stream began with"},
+        "teachers": ["names of the bank's teachers, in member order"],
+        "data": "fingerprint of the data and split",
+    },
+}
+
+
+class DamagedRecord(ValueError):
+    """A record that is there but cannot be trusted."""
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part (also over NFS)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        with scratch.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_record(directory: Path, record: dict[str, Any]) -> None:
+    """Write `record.json`, the last file of a run."""
+    write_atomically(Path(directory) / "record.json", json.dumps(record, indent=1))
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """The record of a run directory, or None where there is none yet.
+
+    Raises DamagedRecord where the file is not a whole record.
+    """
+    path = Path(directory) / "record.json"
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DamagedRecord(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(record, dict) or record.get("status") not in STATUSES or "config" not in record:
+        raise DamagedRecord(f"{path} is not a run record (no known status or no config)")
+    return record

@@ -1,0 +1,1 @@
+"""Launcher presets for clusters, and a real SLURM on one machine."""

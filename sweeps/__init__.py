@@ -1,0 +1,1 @@
+"""Named studies: Hydra presets, one YAML each."""
