@@ -1,0 +1,89 @@
+"""The command line behind `python -m harness`: composition by Hydra, errors as one clear line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+import hydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import methods
+from harness import config as settings
+from harness.config import ConfigError
+
+FAILED, MISUSED, STOPPED = 1, 2, 130
+
+
+def run(arguments: list[str]) -> int:
+    """Compose and run; returns the exit status: 0 done, 1 a run failed, 2 bad input, 130 stopped."""
+    from harness.sweeper import HarnessSweeper
+
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print; below it becomes one line
+    try:
+        check_names(arguments, multirun=bool({"-m", "--multirun"} & set(arguments)))
+        settings.register()
+        Plugins.instance().register(HarnessSweeper)
+        sys.argv = [sys.argv[0], *arguments]
+        launch()
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return MISUSED
+    except KeyboardInterrupt:
+        return STOPPED
+    return 0
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="config")
+def launch(composed: DictConfig) -> None:
+    """Hydra's task function: one run."""
+    from harness.single import run_single
+
+    config = plain(composed)
+    settings.validate(config)
+    status = run_single(config)
+    if status:
+        sys.exit(status)
+
+
+def plain(composed: DictConfig) -> dict:
+    """A composed configuration as nested dicts."""
+    content = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    return {key: value for key, value in content.items() if key not in ("hydra", "defaults")}
+
+
+def raise_group(name: str) -> None:
+    members = ", ".join(methods.groups()[name])
+    raise ConfigError(f"method={name} is a group of variants: sweep over it with -m, or choose one of {members}")
+
+
+def check_names(arguments: list[str], multirun: bool) -> None:
+    """Refuse unknown names with the nearest one, before Hydra composes anything."""
+    for argument in arguments:
+        found = re.fullmatch(r"(method|data|train|model)=([\w,.-]+)", argument)
+        if not found:
+            continue
+        kind, chosen = found[1], found[2].split(",")
+        for name in chosen:
+            if kind == "method" and name in methods.groups():
+                if not multirun:
+                    raise_group(name)
+            else:
+                settings.check_name(kind, name)
+
+
+def one_line(error: Exception) -> str:
+    """The error's first line, and its cause's where that says more."""
+    lines = [str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__]
+    if error.__cause__ is not None and str(error.__cause__).strip():
+        cause = str(error.__cause__).strip().splitlines()[0]
+        if cause not in lines[0]:
+            lines.append(cause)
+    return ": ".join(line.rstrip(".: ") for line in lines)

@@ -1,0 +1,154 @@
+"""A claim on a directory: only one process at a time trains what belongs there, on any shared file system.
+
+A claim is a file made by a hard link (atomic, over NFS too) and rewritten by a heartbeat. Others watch it by their own
+clocks: a claim that has not changed for STALE_S is a dead process's and may be taken over. Where the claimant's death
+is certain (same host and its process is gone, or the same SLURM job was restarted) nobody waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from harness.record import write_atomically
+
+BEAT_S = 5.0
+STALE_S = 45.0
+
+
+class Claimed(RuntimeError):
+    """Somebody else, alive, works in the directory."""
+
+
+class Claim:
+    """A context in which this process alone owns `directory`.
+
+    Entering raises Claimed where somebody else does; `wait_s` is how long it first watches for a sign of life, and
+    should exceed STALE_S for a dead claimant's claim on another host to be taken over.
+    """
+
+    def __init__(self, directory: Path, wait_s: float = STALE_S + 2 * BEAT_S):
+        self.path = Path(directory) / "claim.json"
+        self.wait_s = wait_s
+        self.token = uuid.uuid4().hex
+        self.beats = 0
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Claim:
+        watched, since = None, time.monotonic()
+        while not self._take():
+            owner = read_claim(self.path)
+            if owner is None:
+                continue
+            if owner != watched:
+                if watched is not None and owner.get("token") == watched.get("token"):
+                    raise Claimed(describe(owner))  # it moved while we watched: alive
+                watched, since = owner, time.monotonic()
+            if certainly_dead(owner) or time.monotonic() - since > STALE_S:
+                self._set_aside(owner)
+                continue
+            if time.monotonic() - since > self.wait_s:
+                raise Claimed(describe(owner))
+            time.sleep(0.2)
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="claim-heartbeat")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        owner = read_claim(self.path)
+        if owner is not None and owner.get("token") == self.token:
+            self.path.unlink(missing_ok=True)
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "token": self.token,
+            "beats": self.beats,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "pid_started": process_start(os.getpid()),
+            "job": os.environ.get("SLURM_JOB_ID"),
+            "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
+        }
+
+    def _take(self) -> bool:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.path.with_name(f".claim.{self.token}")
+        scratch.write_text(json.dumps(self.content()))
+        try:
+            os.link(scratch, self.path)
+        except FileExistsError:
+            return False
+        finally:
+            scratch.unlink()
+        return True
+
+    def _set_aside(self, owner: dict[str, Any]) -> None:
+        """Move a dead claim away; a rename has one winner, and a claim that changed meanwhile is put back."""
+        aside = self.path.with_name(f".claim.dead.{self.token}")
+        try:
+            self.path.rename(aside)
+        except FileNotFoundError:
+            return
+        if read_claim(aside) != owner:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, self.path)
+        aside.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            owner = read_claim(self.path)
+            if owner is None or owner.get("token") != self.token:
+                return  # taken over while this process was frozen; the new owner's files must not be touched
+            self.beats += 1
+            write_atomically(self.path, json.dumps(self.content()))
+
+
+def read_claim(path: Path) -> dict[str, Any] | None:
+    """The claim's content, or None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def is_claimed(directory: Path) -> dict[str, Any] | None:
+    """The claim on a directory unless its owner is certainly dead; for planning and status, without waiting."""
+    owner = read_claim(Path(directory) / "claim.json")
+    return None if owner is None or certainly_dead(owner) else owner
+
+
+def certainly_dead(owner: dict[str, Any]) -> bool:
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is not None and owner["job"] == job and owner["restarts"] < int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+        return True
+    if owner["host"] != socket.gethostname() or owner["pid_started"] is None:
+        return False
+    return process_start(owner["pid"]) != owner["pid_started"]
+
+
+def process_start(pid: int) -> str | None:
+    """A mark of this very process (pids are reused): boot and start time. None where there is no /proc or no process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else f"{boot}/{fields[19]}"
+
+
+def describe(owner: dict[str, Any]) -> str:
+    job = f", job {owner['job']}" if owner["job"] else ""
+    return f"process {owner['pid']} on {owner['host']}{job} is working on it"

@@ -1,0 +1,267 @@
+"""The configuration of a run: this file is its manual.
+
+`python -m harness method=combined data=digits train.epochs=20 seed=3` sets any of it; `-m` sweeps over lists. Groups
+(method, data, train) are chosen by name; each method's options are the fields of its class in `methods/`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass, field, fields, make_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from omegaconf import MISSING
+
+import methods
+
+if TYPE_CHECKING:
+    from methods.method import Method
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; its message is the one line that says so."""
+
+
+@dataclass
+class Data:
+    """`data=NAME`."""
+
+    name: str = "digits"
+    root: str | None = None  # folder of the files, where the set is not part of the package
+    padding: int = 1  # random crops after padding this many black pixels on every side
+    flip: bool = False  # random mirror images
+
+
+@dataclass
+class Train:
+    """`train=NAME`: a recipe; teachers are trained by it too (see teachers.train)."""
+
+    epochs: int = 40
+    batch_size: int = 50
+    lr: float = 0.1  # the peak: linear warm-up from 0, then half a cosine to 0, by step
+    warmup_epochs: int = 4
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4  # L2 on every parameter; factors of members are pulled to 1
+    precision: str = "float32"  # or bfloat16: autocast, losses stay in float32
+    checkpoint_every: int = 5  # epochs between checkpoints; does not change the result
+
+
+@dataclass
+class TeacherSet:
+    """Which teachers a student learns from; they are trained once and kept in the bank."""
+
+    size: int = 4  # M
+    set: int = 0  # sets are disjoint: no two share a random stream
+    model: str | None = None  # their network; None: the student's
+    train: dict[str, Any] = field(default_factory=dict)  # their recipe's differences from `train`
+
+
+@dataclass
+class Evaluate:
+    """What is measured beside accuracy, likelihood and calibration."""
+
+    diagnostics: bool = False  # diversity, fidelity, loss barriers (see harness.diagnostics)
+
+
+@dataclass
+class Config:
+    """A run. `seed` decides split, initial weights, order, augmentation and perturbation, each by its own stream."""
+
+    defaults: list[Any] = field(
+        default_factory=lambda: [
+            "_self_",
+            {"method": "combined"},
+            {"data": "digits"},
+            {"train": "digits"},
+            {"override hydra/job_logging": "none"},
+            {"override hydra/hydra_logging": "none"},
+            {"override hydra/sweeper": "harness"},
+        ]
+    )
+    hydra: Any = field(
+        default_factory=lambda: {
+            # Runs name their own folders; Hydra's dated ones would only be in the way.
+            "output_subdir": None,
+            "run": {"dir": "."},
+            "sweep": {"dir": ".", "subdir": "."},
+            "job": {"chdir": False},
+        }
+    )
+    method: Any = MISSING
+    data: Any = MISSING
+    train: Any = MISSING
+    model: str = "preresnet_tiny"  # preresnet_tiny, preresnet20, wrn16_2, wrn28_4, wrn28_10 ...
+    seed: int = 0
+    teachers: TeacherSet = field(default_factory=TeacherSet)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    study: Any = None  # what a sweep asks, for analysis: question, primary metric, families, margins
+
+    runs: str = "runs"  # folder of run directories
+    bank: str | None = None  # folder of trained teachers; None: RUNS/teachers
+    device: str = "auto"  # cpu, cuda, cuda:1; auto takes a GPU where there is one
+    threads: int | None = None  # of torch on the CPU; None: torch's choice
+    force: bool = False  # run again what is done
+
+
+@dataclass
+class SweeperOptions:
+    """`hydra.sweeper`: what a preset in `sweeps/` sweeps over."""
+
+    _target_: str = "hydra_plugins.harness.HarnessSweeper"
+    params: dict[str, Any] | None = None
+
+
+DATA = {"digits": Data()}
+TRAIN = {
+    "digits": Train(),
+    "smoke": Train(epochs=2, warmup_epochs=1),
+    "short": Train(epochs=30, batch_size=128, warmup_epochs=2),
+    "paper": Train(epochs=200, batch_size=128, warmup_epochs=5),
+}
+# Where files lie, what runs them, how often they save, what is asked of them: none of it changes a result.
+INCIDENTAL = ("runs", "bank", "device", "threads", "force", "study", "data.root", "train.checkpoint_every")
+
+
+def method_options(name: str) -> type:
+    """The options of `method=name`: its name, then the fields of its class."""
+    cls = methods.load(name)
+    types = get_type_hints(cls)
+    options = [
+        (f.name, types[f.name], field(default=f.default, default_factory=f.default_factory))
+        for f in fields(cls)
+    ]
+    return make_dataclass(f"{cls.__name__}Options", [("name", str, field(default=name)), *options])
+
+
+def build_method(config: dict[str, Any]) -> Method:
+    """The Method of a run's configuration. Raises ConfigError where an option makes no sense."""
+    options = {key: value for key, value in config["method"].items() if key != "name"}
+    try:
+        return methods.load(config["method"]["name"])(**options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def teacher_config(config: dict[str, Any], member: int) -> dict[str, Any]:
+    """The configuration that trains member m of a run's teacher set: a supervised run with streams of its own."""
+    teachers = config["teachers"]
+    return {
+        **config,
+        "method": {"name": "supervised", "reestimate_bn": False},
+        "model": teachers["model"] or config["model"],
+        "train": {**config["train"], **teachers["train"]},
+        "seed": f"teacher/{teachers['set']}/{member}",
+        "teachers": {"size": 0, "set": teachers["set"], "model": None, "train": {}},
+        "evaluate": {key: False for key in config["evaluate"]},
+    }
+
+
+def run_hash(config: dict[str, Any]) -> str:
+    """Twelve hex digits of what matters for the result: equal hashes, equal runs."""
+    kept = json.loads(json.dumps(config))
+    for key in INCIDENTAL:
+        *groups, name = key.split(".")
+        node = kept
+        for group in groups:
+            node = node[group]
+        node.pop(name, None)
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_directory(config: dict[str, Any]) -> Path:
+    """RUNS/data-model-method-sSEED-HASH; a teacher's is BANK/data-model-setS-mM-HASH."""
+    start = f"{config['data']['name']}-{config['model']}"
+    if is_teacher(config):
+        _, chosen, member = config["seed"].split("/")
+        folder = Path(config["bank"] or Path(config["runs"]) / "teachers")
+        return folder / f"{start}-set{chosen}-m{member}-{run_hash(config)}"
+    name = f"{start}-{config['method']['name']}-s{config['seed']}-{run_hash(config)}"
+    return Path(config["runs"]) / name
+
+
+def is_teacher(config: dict[str, Any]) -> bool:
+    return isinstance(config["seed"], str)
+
+
+def validate(config: dict[str, Any]) -> None:
+    """Raise ConfigError, in one line, for what would fail later or mean nothing. Builds no network and reads no data."""
+    method = build_method(config)
+    train, teachers = config["train"], config["teachers"]
+    for name in ("epochs", "batch_size", "checkpoint_every"):
+        require(train[name] >= 1, f"train.{name} must be at least 1, not {train[name]}")
+    require(train["lr"] > 0, f"train.lr must be positive, not {train['lr']}")
+    require(0 <= train["momentum"] < 1, f"train.momentum must lie in [0, 1), not {train['momentum']}")
+    require(0 <= train["warmup_epochs"] < train["epochs"] or train["epochs"] == 1, 
+        f"train.warmup_epochs={train['warmup_epochs']} leaves nothing of train.epochs={train['epochs']}")
+    require(train["precision"] in ("float32", "bfloat16"), f"train.precision is float32 or bfloat16, not {train['precision']!r}")
+    require(teachers["size"] >= 1, f"teachers.size must be at least 1, not {teachers['size']}")
+    require(teachers["set"] >= 0, f"teachers.set must not be negative, not {teachers['set']}")
+    unknown = sorted(set(teachers["train"]) - {f.name for f in fields(Train)})
+    require(not unknown, f"teachers.train knows no option {', '.join(unknown)}")
+    require(method.minimum_teachers() <= teachers["size"],
+        f"method={config['method']['name']} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}")
+    check_name("model", config["model"])
+    if teachers["model"]:
+        check_name("model", teachers["model"])
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def names(kind: str) -> list[str]:
+    """What may follow `method=`, `data=`, `train=` or (as examples, the family being open) `model=`."""
+    if kind == "method":
+        return [*methods.groups()["all"], *methods.groups()["baselines"], *methods.groups()]
+    if kind == "model":
+        from harness.networks import EXAMPLES
+
+        return list(EXAMPLES)
+    return list({"data": DATA, "train": TRAIN}[kind])
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raise ConfigError with the nearest name for one that is not known."""
+    if kind == "model":
+        from harness.networks import check
+
+        try:
+            return check(name)
+        except ValueError as error:
+            message = str(error)
+    elif name in names(kind):
+        return None
+    else:
+        message = f"unknown {kind} {name!r}"
+    near = difflib.get_close_matches(name, names(kind), 1)
+    guess = f"; did you mean {near[0]}?" if near else ";"
+    raise ConfigError(f"{message}{guess} known: {', '.join(names(kind))}")
+
+
+def register() -> None:
+    """Tell Hydra the groups and their options."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    store.store(name="config", node=Config)
+    store.store(group="hydra/sweeper", name="harness", node=SweeperOptions)
+    for group, members in methods.groups().items():
+        # A placeholder, so that Hydra can compose what the sweeper will expand; a single run of it is refused.
+        store.store(group="method", name=group, node={"name": group})
+        for name in members:
+            store.store(group="method", name=name, node=method_options(name))
+    for name, data in DATA.items():
+        store.store(group="data", name=name, node=data)
+    for name, train in TRAIN.items():
+        store.store(group="train", name=name, node=train)
+    for preset in sorted(resources.files("sweeps").iterdir(), key=lambda file: file.name):
+        if preset.name.endswith(".yaml"):
+            node = OmegaConf.create(preset.read_text())
+            store.store(group="sweep", name=preset.name.removesuffix(".yaml"), node=node, package="_global_")

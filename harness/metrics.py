@@ -1,0 +1,115 @@
+"""Accuracy, likelihood and calibration of predicted probabilities, in float64 (definitions: Nam et al. 2022).
+
+probabilities are [N, K] and sum to 1 over K, labels are [N] integers, logs are natural.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp, softmax
+
+BINS = 15
+TEMPERATURES = (1e-3, 1e3)  # where the fit looks
+
+
+def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Share of images whose most probable class (the first of equals) is the label."""
+    return float((np.argmax(probabilities, 1) == np.asarray(labels)).mean())
+
+
+def nll_of_log(log_probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean -log p of the label, from log-probabilities."""
+    log_probabilities = np.asarray(log_probabilities, np.float64)
+    return float(-np.take_along_axis(log_probabilities, np.asarray(labels)[:, None], 1).mean())
+
+
+def nll(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean -log p of the label; infinite where a label got probability 0."""
+    with np.errstate(divide="ignore"):
+        return nll_of_log(np.log(np.asarray(probabilities, np.float64)), labels)
+
+
+def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean over images of sum_k (p_k - 1[y = k])^2."""
+    errors = np.array(probabilities, np.float64)
+    errors[np.arange(len(errors)), np.asarray(labels)] -= 1
+    return float((errors**2).sum(1).mean())
+
+
+def calibration_bins(
+    probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Count, mean confidence and accuracy of each bin (lo, hi] of the top confidence; nan where a bin is empty."""
+    probabilities = np.asarray(probabilities, np.float64)
+    confidence = probabilities.max(1)
+    correct = probabilities.argmax(1) == np.asarray(labels)
+    # searchsorted on the right edges puts a confidence that equals an edge into the bin below it, and 1.0 into the last.
+    index = np.minimum(np.searchsorted(np.linspace(0, 1, bins + 1)[1:], confidence, side="left"), bins - 1)
+    count = np.bincount(index, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean_confidence = np.bincount(index, confidence, bins) / count
+        mean_correct = np.bincount(index, correct, bins) / count
+    return count, mean_confidence, mean_correct
+
+
+def ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> float:
+    """Expected calibration error: |accuracy - confidence| averaged over equal-width bins, weighted by their counts."""
+    count, confidence, correct = calibration_bins(probabilities, labels, bins)
+    filled = count > 0
+    return float((count[filled] * np.abs(correct - confidence)[filled]).sum() / count.sum())
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The temperature T that minimises the NLL of softmax(logits / T), by a bounded search in log T.
+
+    For an ensemble the logits are the log of the averaged probabilities.
+    """
+    logits = np.asarray(logits, np.float64)
+
+    def objective(log_t: float) -> float:
+        return nll_of_log(log_softmax(logits / np.exp(log_t), 1), labels)
+
+    found = minimize_scalar(objective, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-9})
+    return float(np.exp(found.x))
+
+
+def average(logits: ArrayLike) -> NDArray[np.float64]:
+    """log of the mean of the members' softmaxes: logits [M, N, K] -> [N, K]."""
+    logits = np.asarray(logits, np.float64)
+    return logsumexp(log_softmax(logits, -1), 0) - np.log(len(logits))
+
+
+def evaluate(logits: ArrayLike, labels: ArrayLike, temperature: float) -> dict[str, float]:
+    """Every metric of logits [N, K] (or log-probabilities), as is and at a temperature fitted on other data."""
+    logits = np.asarray(logits, np.float64)
+    probabilities, scaled = softmax(logits, 1), softmax(logits / temperature, 1)
+    return {
+        "acc": accuracy(probabilities, labels),
+        "nll": nll_of_log(log_softmax(logits, 1), labels),
+        "brier": brier(probabilities, labels),
+        "ece": ece(probabilities, labels),
+        "nll_ts": nll_of_log(log_softmax(logits / temperature, 1), labels),
+        "ece_ts": ece(scaled, labels),
+        "temperature": temperature,
+    }
+
+
+def pairwise_kl(logits: ArrayLike) -> float:
+    """Mean KL(p_i || p_j) over ordered pairs of members and over images; logits [M, N, K]."""
+    log_p = log_softmax(np.asarray(logits, np.float64), -1)
+    pairs = [
+        (np.exp(log_p[i]) * (log_p[i] - log_p[j])).sum(-1).mean()
+        for i in range(len(log_p))
+        for j in range(len(log_p))
+        if i != j
+    ]
+    return float(np.mean(pairs))
+
+
+def pairwise_agreement(logits: ArrayLike) -> float:
+    """Share of images on which two members name the same class, a mean over pairs; logits [M, N, K]."""
+    classes = np.argmax(logits, -1)
+    pairs = [(classes[i] == classes[j]).mean() for i in range(len(classes)) for j in range(i)]
+    return float(np.mean(pairs))

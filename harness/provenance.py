@@ -1,0 +1,74 @@
+"""Where a result came from: versions, code revision, machine, job."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@functools.cache
+def revision() -> dict[str, Any]:
+    """Git revision of the checkout that the code runs from, and a hash of its uncommitted changes."""
+    if not (ROOT / ".git").exists():
+        return {"revision": None, "dirty": False, "diff_hash": None}
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=True).stdout
+
+    try:
+        head = git("rev-parse", "HEAD").decode().strip()
+        changes = git("diff", "HEAD", "--", "*.py", "*.yaml")
+        untracked = git("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py", "*.yaml").split(b"\0")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return {"revision": None, "dirty": False, "diff_hash": None}
+    for name in filter(None, untracked):
+        changes += name + b"\0" + (ROOT / os.fsdecode(name)).read_bytes()
+    digest = hashlib.sha256(changes).hexdigest()[:12] if changes else None
+    return {"revision": head, "dirty": bool(changes), "diff_hash": digest}
+
+
+def slurm() -> dict[str, Any] | None:
+    """The SLURM job that this process runs in, or None."""
+    environment = os.environ
+    if "SLURM_JOB_ID" not in environment:
+        return None
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    return {
+        "job_id": environment["SLURM_JOB_ID"],
+        "array_job_id": array,
+        "array_task_id": environment.get("SLURM_ARRAY_TASK_ID"),
+        "node": environment.get("SLURMD_NODENAME", socket.gethostname()),
+        "restarts": int(environment.get("SLURM_RESTART_COUNT", 0)),
+    }
+
+
+def describe(device: Any) -> dict[str, Any]:
+    """The fields of a record's provenance that do not depend on the run. `device` is a torch.device."""
+    import torch
+
+    return {
+        "harness": __version__,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "torchvision", "numpy")},
+        },
+        "git": revision(),
+        "host": socket.gethostname(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "slurm": slurm(),
+        "command": shlex.join(sys.argv),
+    }

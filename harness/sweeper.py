@@ -1,0 +1,125 @@
+"""Hydra's sweeper for this harness: expands a sweep, plans it, hands it to a launcher, and sums it up.
+
+Hydra's own sweeper hands every job to the launcher at once and gives up at the first that fails. This one knows what
+is done, trains teachers before students, and lets no run take another with it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import pickle
+import sys
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+import methods
+from harness.app import plain
+from harness.config import ConfigError, check_name, validate
+from harness.sweep import Sweep
+
+Config = dict[str, Any]
+
+
+class HarnessSweeper(Sweeper):
+    """`params` are overrides that a preset brings, as with Hydra's basic sweeper; the command line's win."""
+
+    def __init__(self, params: dict[str, Any] | None = None):
+        self.params = dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        overrides = parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()] + arguments)
+        composer = Composer(self.context, self.config, parser)
+        jobs = expand(overrides)
+        if not jobs:
+            raise ConfigError("the sweep is empty: an option's list or pattern matches nothing")
+        configs = [composer.compose(job) for job in jobs]
+        for config in configs:
+            validate(config)
+        status = Sweep(configs, jobs, self.context, self.config, self.task_function).run()
+        if status:
+            sys.exit(status)
+
+
+# Hydra 1.3 loads sweepers only from under this name; a real namespace package would not survive an editable install.
+HarnessSweeper.__module__ = "hydra_plugins.harness"
+
+
+def expand(overrides: list[Override]) -> list[tuple[str, ...]]:
+    """Every combination of the overrides' values; a later override of a key replaces an earlier one."""
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        if override.key_or_group.startswith("hydra"):
+            continue  # it shapes the sweep, not its runs
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            if not override.is_discrete_sweep():
+                raise ConfigError(f"{override.input_line}: only lists, ranges and patterns can be swept over")
+            found = list(override.sweep_string_iterator())
+        else:
+            found = [override.get_value_element_as_str()]
+        if override.key_or_group == "method":
+            found = expand_groups(found)
+        elif override.key_or_group in ("data", "train", "model") and override.is_sweep_override():
+            for name in found:
+                check_name(override.key_or_group, name)
+        values[key] = [f"{key}={value}" if override.type != OverrideType.DEL else key for value in found]
+    return list(itertools.product(*values.values()))
+
+
+def expand_groups(names: list[str]) -> list[str]:
+    """Method names with `all` and `baselines` replaced by what they stand for, each name once."""
+    groups = methods.groups()
+    expanded = dict.fromkeys(name for given in names for name in groups.get(given, [given]))
+    for name in expanded:
+        check_name("method", name)
+    return list(expanded)
+
+
+class Composer:
+    """Configurations of many runs. Hydra composes each choice of groups once; plain values are set on a copy."""
+
+    def __init__(self, context: HydraContext, config: DictConfig, parser: OverridesParser):
+        self.loader, self.parser = context.config_loader, parser
+        self.name = config.hydra.job.config_name
+        self.bases: dict[tuple[str, ...], bytes] = {}
+        self.is_value = functools.cache(self._is_value)
+        self.convert = functools.cache(self._convert)
+
+    def compose(self, job: tuple[str, ...]) -> Config:
+        choices = tuple(override for override in job if not self.is_value(override))
+        if choices not in self.bases:
+            composed = self.loader.load_configuration(self.name, list(choices), RunMode.RUN, from_shell=False)
+            self.bases[choices] = pickle.dumps(plain(composed))
+        config = pickle.loads(self.bases[choices])
+        for override in filter(self.is_value, job):
+            keys, value = self.convert(choices, override)
+            node = config
+            for key in keys[:-1]:
+                node = node[key]
+            node[keys[-1]] = pickle.loads(value)
+        return config
+
+    def _is_value(self, override: str) -> bool:
+        parsed = self.parser.parse_override(override)
+        if parsed.type != OverrideType.CHANGE or parsed.package is not None:
+            return False
+        return not self.loader.get_group_options(parsed.key_or_group)
+
+    def _convert(self, choices: tuple[str, ...], override: str) -> tuple[list[str], bytes]:
+        """Path and value of a plain override, checked by Hydra against the option's type, pickled for copies."""
+        composed = self.loader.load_configuration(self.name, [*choices, override], RunMode.RUN, from_shell=False)
+        keys = self.parser.parse_override(override).key_or_group.split(".")
+        node: Any = plain(composed)
+        for key in keys:
+            node = node[key]
+        return keys, pickle.dumps(node)

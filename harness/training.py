@@ -1,0 +1,225 @@
+"""The training loop: the same for teachers and students, whatever the method.
+
+A run is a function of (network, data, method, teachers, recipe, seed): every random draw comes from a named stream at
+(seed, purpose, epoch or step). So a checkpoint holds weights, momentum and the step, and a run that was interrupted
+goes on to the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness import optimisation, streams
+from harness.data import Dataset, Split
+from harness.data.augmentation import Augmentation, to_unit
+from methods.method import Method, Teachers
+
+
+class Diverged(RuntimeError):
+    """The loss stopped being a number."""
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+@dataclass
+class Best:
+    """The chosen checkpoint: the earliest of the best validation accuracies."""
+
+    epoch: int = 0
+    acc: float = -1.0
+    student: dict[str, Tensor] = field(default_factory=dict)  # the state of the student that was trained
+
+
+@dataclass
+class Training:
+    """What a training has come to; everything that a checkpoint needs."""
+
+    student: nn.Module
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    best: Best = field(default_factory=Best)
+    seconds: float = 0.0  # spent in steps, over all attempts
+    totals: dict[str, Tensor] = field(default_factory=dict)  # the epoch's sums of the loss and its parts
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "student": self.student.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "best": vars(self.best),
+            "seconds": self.seconds,
+            "totals": self.totals,
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.student.load_state_dict(state["student"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.best, self.totals = Best(**state["best"]), state["totals"]
+        torch.set_rng_state(state["random"])
+
+
+@dataclass
+class Trainer:
+    """One training on one device.
+
+    recipe: the `train` configuration. `report` is called with each epoch's summary (a dict), `save` with the Training
+    whenever it is worth keeping, `stop` is asked between steps whether to end here.
+    """
+
+    method: Method
+    data: Dataset
+    teachers: Teachers
+    recipe: dict[str, Any]
+    padding: int
+    flip: bool
+    seed: int | str
+    report: Callable[[dict[str, Any]], None] = lambda summary: None
+    save: Callable[[Training], None] = lambda training: None
+    stop: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self.epochs: int = self.recipe["epochs"]
+        self.steps_per_epoch = len(self.data.train) // self.recipe["batch_size"]  # the incomplete last batch is dropped
+        self.augmentation = Augmentation(self.data.train.images, self.padding, self.flip, self.seed)
+        self.device = self.data.train.images.device
+
+    def start(self, network: nn.Module) -> Training:
+        """A training at step 0 from a freshly initialised plain network on the data's device."""
+        members = len(self.teachers)
+        student = self.method.student(network, members, streams.generator(self.seed, "factors"))
+        groups = self.method.parameter_groups(student, self.recipe["weight_decay"])
+        optimiser = optimisation.build_optimiser(groups, self.recipe["momentum"], self.recipe["nesterov"])
+        torch.manual_seed(streams.derive(self.seed, "layers"))  # for networks whose layers draw, such as dropout
+        return Training(student, optimiser)
+
+    def run(self, training: Training) -> Training:
+        """Train to the end of the recipe. Raises Diverged, or Interrupted where `stop` said so."""
+        training.student.train()
+        while training.step < self.epochs * self.steps_per_epoch:
+            epoch = training.step // self.steps_per_epoch
+            summary = self.run_epoch(training, epoch)
+            if self.validates(epoch + 1):
+                summary["validation"] = self.validate(training, epoch + 1)
+            self.report(summary)
+            if (epoch + 1) % self.recipe["checkpoint_every"] == 0 or epoch + 1 == self.epochs:
+                self.save(training)
+        return training
+
+    def run_epoch(self, training: Training, epoch: int) -> dict[str, Any]:
+        """The steps of one epoch from `training.step` on; nothing in here waits for the device."""
+        first, start, before = training.step, time.perf_counter(), training.seconds
+        totals = training.totals
+        for rows, draws in self.batches(epoch, training.step % self.steps_per_epoch):
+            if self.stop():
+                training.seconds += time.perf_counter() - start
+                self.save(training)
+                raise Interrupted(f"stopped at step {training.step} of {self.epochs * self.steps_per_epoch}")
+            parts = self.take_step(training, self.augmentation(rows, draws), self.data.train.labels[rows])
+            for name, value in parts.items():
+                totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+        # The epoch's one look at the device.
+        means = {name: float(value) / self.steps_per_epoch for name, value in totals.items()}
+        training.totals = {}
+        elapsed = time.perf_counter() - start
+        training.seconds = before + elapsed
+        if not math.isfinite(means["loss"]):
+            raise Diverged(f"the loss became {means['loss']} in epoch {epoch + 1}")
+        return {
+            "epoch": epoch + 1,
+            "step": training.step,
+            **means,
+            "lr": self.rate(training.step - 1),
+            "images_per_s": (training.step - first) * self.recipe["batch_size"] / elapsed,
+            "elapsed_s": training.seconds,
+        }
+
+    def batches(self, epoch: int, skip: int = 0) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]:
+        """Rows [B] of the train split and the epoch's augmentation draws, from step `skip` of the epoch on."""
+        order = torch.randperm(len(self.data.train), generator=streams.generator(self.seed, "order", epoch))
+        order = order.to(self.device)
+        draws = self.augmentation.draw(epoch)
+        size = self.recipe["batch_size"]
+        for k in range(skip, self.steps_per_epoch):
+            yield order[k * size : (k + 1) * size], draws
+
+    def rate(self, step: int) -> float:
+        warmup = self.recipe["warmup_epochs"] * self.steps_per_epoch
+        return optimisation.learning_rate(step, self.recipe["lr"], warmup, self.epochs * self.steps_per_epoch)
+
+    def take_step(self, training: Training, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """One update on images [B, C, H, W] in [0, 1]; returns the loss and its parts, on the device."""
+        student = training.student
+        generator = streams.generator(self.seed, "perturbation", training.step)
+        optimisation.set_learning_rate(training.optimiser, self.rate(training.step))
+        with self.autocast():
+            images, labels = self.method.inputs(images, labels, self.teachers, student, generator)
+            parts = self.method.loss(images, labels, self.teachers, student)
+        parts["loss"].backward()
+        training.optimiser.step()
+        training.optimiser.zero_grad(set_to_none=True)
+        training.step += 1
+        return parts
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        if self.recipe["precision"] == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def validates(self, epoch: int) -> bool:
+        """After epoch 1, every tenth of the epochs, and every epoch of the last tenth (epochs count from 1)."""
+        tenth = max(1, self.epochs // 10)
+        return epoch == 1 or epoch % tenth == 0 or epoch > self.epochs - tenth
+
+    def validate(self, training: Training, epoch: int) -> dict[str, float]:
+        """Accuracy and NLL of the network as it would be deployed; keeps the student where it is the best so far."""
+        logits = predict(self.deploy(training.student), self.data.validation)
+        labels = self.data.validation.labels
+        found = {
+            "acc": float((logits.argmax(1) == labels).double().mean()),
+            "nll": float(nn.functional.cross_entropy(logits.double(), labels)),
+        }
+        if found["acc"] > training.best.acc:
+            training.best = Best(epoch, found["acc"], copy.deepcopy(training.student.state_dict()))
+        return found
+
+    def deploy(self, student: nn.Module) -> nn.Module:
+        """The method's plain network in evaluation mode, batch norm re-estimated where the method asks for it."""
+        network = self.method.deploy(student).requires_grad_(False)
+        if self.method.reestimate_bn:
+            reestimate_batch_norm(network, self.data.train)
+        return network.eval()
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, split: Split, batch_size: int = 1000) -> Tensor:
+    """Logits [N, K] in float32 of a split's images, in the network's current mode."""
+    return torch.cat([network(to_unit(images)).float() for images in split.images.split(batch_size)])
+
+
+@torch.no_grad()
+def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int = 500) -> None:
+    """Replace the running statistics of batch norms by plain means over the split's batches, in place."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's cumulative mean
+        norm.train()
+    for images in split.images.split(batch_size):
+        network(to_unit(images))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()

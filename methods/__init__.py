@@ -1,0 +1,37 @@
+"""The variants of ensemble distillation: one file each, on the interface of `methods.method`.
+
+Names stand for "module:Class", so that listing them imports nothing. A variant of your own is one file and one line in
+`VARIANTS`; in a package of your own it is an entry point in the group `harness.methods`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+VARIANTS = {
+    "kd": "methods.kd:KD",
+    "ensemble_kd": "methods.ensemble_kd:EnsembleKD",
+    "weight_averaging": "methods.weight_averaging:WeightAveraging",
+    "perturbation": "methods.perturbation:Perturbation",
+    "combined": "methods.combined:Combined",
+}
+BASELINES = {
+    "supervised": "methods.baselines.supervised:Supervised",
+}
+ENTRY_POINTS = "harness.methods"
+
+
+def variants() -> dict[str, str]:
+    """Name -> "module:Class" of every variant: this package's, then those that installed packages bring."""
+    found = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    return {**VARIANTS, **{name: found[name] for name in sorted(found) if name not in BASELINES}, **VARIANTS}
+
+
+def groups() -> dict[str, list[str]]:
+    """What `method=all` and `method=baselines` stand for."""
+    return {"all": list(variants()), "baselines": list(BASELINES)}
+
+
+def load(name: str) -> type:
+    """The Method class of a name. Raises KeyError where there is none."""
+    return EntryPoint(name, {**BASELINES, **variants()}[name], ENTRY_POINTS).load()

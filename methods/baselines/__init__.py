@@ -1,0 +1,1 @@
+"""The field's baselines, on the same interface as the variants; `method=baselines` is all of them."""

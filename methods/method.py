@@ -1,0 +1,89 @@
+"""The interface that every variant implements, and the frozen teachers it is given.
+
+Shape suffixes: B images a batch, C channels, H and W pixels, K classes, M teachers or student members.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class Teachers:
+    """The frozen teachers of one set, in evaluation mode.
+
+    Calling it gives every member's logits; `member(m)` is one network, for gradients with respect to its input.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]):
+        self.networks = [network.eval().requires_grad_(False) for network in networks]
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits [M, B, K] of images [B, C, H, W], in float32 at least, without a graph."""
+        with torch.no_grad():
+            return torch.stack([at_least_float32(network(images)) for network in self.networks])
+
+    def member(self, m: int) -> nn.Module:
+        """Teacher m, as a network [B, C, H, W] -> [B, K]."""
+        return self.networks[m]
+
+
+@dataclass
+class Method:
+    """One variant: which student is trained, which inputs it is shown, what it is asked to match.
+
+    A subclass is a dataclass; its fields are the variant's hyper-parameters and, by that, its Hydra configuration.
+    It raises ValueError in `__post_init__` where they make no sense.
+    """
+
+    teachers: ClassVar[int | None] = None  # how many it learns from; None: all of the set
+    reestimate_bn: bool = False  # recompute the deployed network's batch-norm statistics on the training data
+
+    @classmethod
+    def minimum_teachers(cls) -> int:
+        """The smallest teacher set it can learn from."""
+        return 1 if cls.teachers is None else cls.teachers
+
+    def student(self, network: nn.Module, members: int, generator: torch.Generator) -> nn.Module:
+        """The module to train, made from a freshly initialised plain network. `members` is the number of teachers."""
+        return network
+
+    def inputs(
+        self, images: Tensor, labels: Tensor, teachers: Teachers, student: nn.Module, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """What the student is shown: images [B', C, H, W] in [0, 1] and labels [B'].
+
+        `generator` lives on the CPU, so that drawing from it never waits for the device. It belongs to this step.
+        """
+        return images, labels
+
+    def loss(self, images: Tensor, labels: Tensor, teachers: Teachers, student: nn.Module) -> dict[str, Tensor]:
+        """{"loss": the scalar to minimise (weight decay excluded), and its named parts}."""
+        raise NotImplementedError
+
+    def deploy(self, student: nn.Module) -> nn.Module:
+        """ONE plain network for inference; the student is left as it is."""
+        return copy.deepcopy(student)
+
+    def parameter_groups(self, student: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for the optimiser: params, weight_decay, lr_scale (a factor on every learning rate)."""
+        return [{"params": list(student.parameters()), "weight_decay": weight_decay, "lr_scale": 1.0}]
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Losses are computed in float32 also under bfloat16 autocast; float64 stays."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise ValueError(message) unless the condition holds; for hyper-parameters in `__post_init__`."""
+    if not condition:
+        raise ValueError(message)
