@@ -1,0 +1,89 @@
+"""Names of arms: what is compared with what.
+
+An arm is a method with its options. Its name is the method's, followed by those options that vary among the loaded runs
+of that method and differ from their default: `combined`, `combined[student_term=false]`, `kd[temperature=1]`. The default
+is what the record says the method's default was; for records that do not say, the commonest value. A study can name
+its arms itself (`study.arms`), which does not depend on what else is loaded, and can add factors outside the method
+(`study.factors: [teachers.size]`) that distinguish arms instead of being refused as a mixture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.study import Study
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def options_of(config: dict[str, Any], factors: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What tells arms of one method apart: its options by short name, factors by full name."""
+    from analysis.records import value_at
+
+    found = {name: value for name, value in (config.get("method") or {}).items() if name != "name"}
+    return found | {factor: value_at(config, factor) for factor in factors}
+
+
+def labels(frame: pd.DataFrame, study: Study) -> list[str]:
+    """The arm of every run, [runs]."""
+    declared = [_declared(config, study) for config in frame["config"]]
+    options = [options_of(config, study.factors) for config in frame["config"]]
+    usual = defaults(frame, options, [i for i, label in enumerate(declared) if label is None])
+    result = []
+    for label, method, mine in zip(declared, frame["method"], options, strict=True):
+        if label is None:
+            changed = [
+                f"{k}={_text(v)}"
+                for k, v in sorted(mine.items())
+                if k in usual[method] and v != usual[method][k]
+            ]
+            label = method + (f"[{', '.join(changed)}]" if changed else "")
+        result.append(label)
+    return result
+
+
+def defaults(
+    frame: pd.DataFrame, options: list[dict[str, Any]], rows: list[int]
+) -> dict[str, dict[str, Any]]:
+    """For every method, the default of each option that varies among the given rows."""
+    seen: dict[str, dict[str, Counter[str]]] = {}
+    for i in rows:
+        counts = seen.setdefault(frame["method"].iloc[i], {})
+        for name, value in options[i].items():
+            counts.setdefault(name, Counter())[json.dumps(value, sort_keys=True)] += 1
+    known: dict[str, dict[str, Any]] = {}
+    for method, recorded in zip(frame["method"], frame["method_defaults"], strict=True):
+        if isinstance(recorded, dict):
+            known[method] = recorded
+    result: dict[str, dict[str, Any]] = {}
+    for method, counts in seen.items():
+        result[method] = {}
+        for name, values in counts.items():
+            total = sum(values.values())
+            everywhere = sum(1 for i in rows if frame["method"].iloc[i] == method)
+            if len(values) == 1 and total == everywhere:
+                continue
+            if name in known.get(method, {}):
+                result[method][name] = known[method][name]
+            else:  # ties by text, so that the choice does not depend on the order of the runs ("true" before "false")
+                result[method][name] = json.loads(max(values, key=lambda v: (values[v], v)))
+    return result
+
+
+def _declared(config: dict[str, Any], study: Study) -> str | None:
+    """The study's own name for this configuration: of those that match, the one that says most."""
+    from analysis.records import value_at
+
+    matching = [
+        (len(wanted), label)
+        for label, wanted in study.arms.items()
+        if all(value_at(config, key) == value for key, value in wanted.items())
+    ]
+    return max(matching, key=lambda item: item[0])[1] if matching else None

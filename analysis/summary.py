@@ -1,0 +1,117 @@
+"""All tables of a set of runs with the sentences that go with them: what `python -m analysis runs` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from analysis import contrasts, metrics, tables, words
+from analysis.factorial import factorial, in_words
+from analysis.records import failures
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.contrasts import Contrast
+    from analysis.study import Study
+
+
+@dataclass
+class Summary:
+    """tables in reading order; the primary metric's verdicts, limits and leftovers as lines; and all contrasts."""
+
+    tables: list[tables.Table]
+    verdicts: list[str]
+    limits: list[str]
+    missing: list[str]
+    found: list[Contrast] = field(repr=False)
+
+    @property
+    def lines(self) -> list[str]:
+        """Everything in words, the verdicts first."""
+        return [
+            "Verdicts",
+            *(f"  {v}" for v in self.verdicts),
+            "Limits",
+            *(f"  {v}" for v in (*self.limits, *self.missing)),
+        ]
+
+
+def summarise(runs: pd.DataFrame, study: Study, columns: tuple[str, ...] | None = None) -> Summary:
+    """Tables, verdicts and limits of the runs under the study."""
+    study = study.complete(sorted(runs.loc[runs["status"] == "done", "arm"].unique()))
+    found = contrasts.compute(runs, study, list(columns) if columns else None)
+    primary = [c for c in found if c.metric == study.primary]
+    shown = tables.ablation(runs, study, found, columns)
+    shown += [t for t in (tables.cross(runs, study),) if t]
+    for family in study.families:
+        mine = [c for c in primary if c.family == family.name]
+        if mine and family.kind != "against":
+            shown.append(
+                tables.contrast_table(mine, f"{family.name} ({metrics.metric(study.primary).label})")
+            )
+        if mine and family.kind == "factorial":
+            shown += cell_tables(factorial(runs, study), family.name, mine)
+    shown += tables.switches(runs, study)
+    shown += tables.costs(runs, study)
+    verdicts = [f"[{c.family}] {place(c, primary)}{c.words}" for c in primary]
+    for family in study.families:
+        if family.kind == "factorial":
+            for key in dict.fromkeys((c.data, c.model) for c in primary if c.family == family.name):
+                mine = [c for c in primary if c.family == family.name and (c.data, c.model) == key]
+                verdicts.append(f"[{family.name}] {place(mine[0], primary)}{in_words(mine)}")
+    return Summary(shown, verdicts, words.limits(primary) + declared(study), missing(runs, study), found)
+
+
+def place(c: Contrast, among: list[Contrast]) -> str:
+    """`digits x wrn16_2: ` where there are several places."""
+    return f"{c.data} x {c.model}: " if len({(o.data, o.model) for o in among}) > 1 else ""
+
+
+def cell_tables(cells: pd.DataFrame, family: str, mine: list[Contrast]) -> list[tables.Table]:
+    """The 2 x 2 cell means, one table per (data, model)."""
+    result = []
+    m = metrics.metric(mine[0].metric)
+    for (data, model), part in cells[cells["family"] == family].groupby(["data", "model"]):
+        a = next(c.variant for c in mine if c.kind == "effect")
+        table = tables.Table(
+            f"{data} x {model}: {family}, mean {m.label}", ["", f"no {a}", a, f"effect of {a}"], [], []
+        )
+        runs = sorted({run for c in mine if (c.data, c.model) == (data, model) for run in c.runs})
+        for _, row in part.iterrows():
+            table.add(
+                [row["level"], m.text(row[f"no {a}"]), m.text(row[a]), m.text(row["effect"], True)], runs
+            )
+        table.notes.append(in_words([c for c in mine if (c.data, c.model) == (data, model)]))
+        result.append(table)
+    return result
+
+
+def declared(study: Study) -> list[str]:
+    """How far the design was fixed before the runs."""
+    if study.source == "records" and all(family.declared for family in study.families):
+        return [
+            f"Families, primary metric and margins were declared before the runs; tests at family-wise {study.alpha:g}."
+        ]
+    if study.source in ("records", "nowhere"):
+        return ["No families were declared before the runs: every verdict is exploratory."]
+    return [f"Families are declared in {study.source}; the records themselves do not say so."]
+
+
+def missing(runs: pd.DataFrame, study: Study) -> list[str]:
+    """Failed and unfinished runs, and declared arms that have none."""
+    lines = []
+    failed = failures(runs)
+    if len(failed):
+        names = "; ".join(
+            f"{r.run} ({r.arm}, seed {r.seed}): {r.status}" for r in failed.head(5).itertuples()
+        )
+        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+        lines.append(f"{len(failed)} runs did not end well and are in no mean: {names}{more}.")
+    if runs.attrs.get("unfinished"):
+        lines.append(f"{len(runs.attrs['unfinished'])} runs have not finished yet.")
+    present = sorted(runs.loc[runs["status"] == "done", "arm"].unique())
+    absent = sorted({arm for family in study.families for arm in family.absent(present)})
+    if absent:
+        lines.append(f"Declared but without finished runs: {', '.join(absent)}.")
+    return lines + [f"Mixed on request: {text}" for text in runs.attrs.get("mixed", [])]
