@@ -55,8 +55,8 @@ def launch(composed: DictConfig) -> None:
 
 def plain(composed: DictConfig) -> dict:
     """A composed configuration as nested dicts."""
-    content = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    return {key: value for key, value in content.items() if key not in ("hydra", "defaults")}
+    ours = OmegaConf.masked_copy(composed, [key for key in composed if key not in ("hydra", "defaults")])
+    return OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
 
 
 def raise_group(name: str) -> None:

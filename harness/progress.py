@@ -12,6 +12,7 @@ from harness.record import write_atomically
 
 LINE_EVERY_S = 10.0
 FILE_EVERY_S = 2.0
+LOG_WIDTH = 140
 
 
 class Console:
@@ -20,13 +21,15 @@ class Console:
     def __init__(self, stream: TextIO | None = None):
         from rich.console import Console as RichConsole
 
-        self.rich = RichConsole(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self.rich = RichConsole(file=stream or sys.stdout, highlight=False)
         self.live = self.rich.is_terminal
+        if not self.live:
+            self.rich.width = LOG_WIDTH  # a log file has no width of its own; tables must not be squeezed into 80
         self._bars: Any = None
 
     def say(self, text: str) -> None:
         """One line, above any live bar."""
-        self.rich.print(text, markup=False)
+        self.rich.print(text, markup=False, soft_wrap=True)
 
     def show(self, renderable: Any) -> None:
         """A table or other rich object."""

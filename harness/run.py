@@ -132,6 +132,7 @@ class Run:
         try:
             self.data, self.fingerprint = load_cached(json.dumps(self.config["data"]), self.device)
             self.load_teachers()
+            self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
             trainer = self.trainer()
             training = trainer.start(self.build_network(self.config["model"], self.config["seed"]))
             if checkpoint:

@@ -50,7 +50,9 @@ class HarnessSweeper(Sweeper):
             sys.exit(status)
 
 
-# Hydra 1.3 loads sweepers only from under this name; a real namespace package would not survive an editable install.
+# Hydra 1.3 loads sweepers from under hydra_plugins only. A real namespace package there would not be found in a
+# checkout or an editable install, so this module answers to that name too.
+sys.modules["hydra_plugins.harness"] = sys.modules[__name__]
 HarnessSweeper.__module__ = "hydra_plugins.harness"
 
 
