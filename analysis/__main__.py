@@ -157,7 +157,7 @@ def _emit(arguments: argparse.Namespace, tables: list[Table], before: Sequence[s
     for table in tables:
         console.print(terminal(table))
     for line in before:
-        console.print(line, markup=False, highlight=False)
+        print(line)
 
 
 def _write(path: str | Path, text: str) -> None:
