@@ -20,6 +20,14 @@ from slurm.configuration import LabError, Shape, user_name, write_configuration
 PROGRAMS = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "srun": "slurm-client"}
 ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server"}
 
+# A throw-away database need not survive a power cut, and waiting for a busy disk costs seconds.
+UNSAFE_BUT_FAST = (
+    "--innodb-flush-method=nosync",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--skip-innodb-doublewrite",
+    "--sync-frm=0",
+)
+
 
 class NotInstalledError(LabError):
     """SLURM's daemons are not installed on this machine."""
@@ -119,7 +127,7 @@ class Lab:
         while not condition():
             if time.monotonic() > deadline:
                 raise LabError(f"{what}: not within {timeout:g} s")
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     # Starting and stopping
 
@@ -231,11 +239,10 @@ class Lab:
         database = self.folder / "db"
         server_socket = database / "mariadb.sock"
         user = user_name()
+        common = ["--no-defaults", f"--datadir={database}", f"--user={user}", *UNSAFE_BUT_FAST]
         self._launch(
             "mariadb-install-db",
-            "--no-defaults",
-            f"--datadir={database}",
-            f"--user={user}",
+            *common,
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--skip-name-resolve",
@@ -245,14 +252,11 @@ class Lab:
             "setsid",
             "--fork",
             "mariadbd",
-            "--no-defaults",
-            f"--user={user}",
-            f"--datadir={database}",
+            *common,
             f"--socket={server_socket}",
             f"--pid-file={self.folder}/run/mariadbd.pid",
             f"--log-error={self.folder}/log/mariadbd.log",
             "--skip-networking",
-            "--innodb-flush-log-at-trx-commit=0",
             "--innodb-lock-wait-timeout=900",
         )
         self.wait_until(server_socket.exists, "mariadbd listens")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -27,7 +28,14 @@ def slurm_installed() -> None:
 
 
 @pytest.fixture(scope="session")
-def lab(slurm_installed: None) -> Iterator[Lab]:
-    """One cluster of four nodes for all tests of the session; a test that breaks nodes must repair them."""
+def timed_lab(slurm_installed: None) -> Iterator[tuple[Lab, float]]:
+    """The cluster of the session, and the seconds that it took to start."""
+    began = time.monotonic()
     with Lab() as running:
-        yield running
+        yield running, time.monotonic() - began
+
+
+@pytest.fixture
+def lab(timed_lab: tuple[Lab, float]) -> Lab:
+    """One cluster of four nodes for all tests of the session; a test that breaks nodes takes its own."""
+    return timed_lab[0]

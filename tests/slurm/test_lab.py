@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -48,12 +47,10 @@ def account(lab: Lab, job: str, fields: str) -> list[str]:
     return row[1:]
 
 
-def test_it_starts_quickly_with_all_nodes_idle(lab: Lab, slurm_installed: None) -> None:
-    began = time.monotonic()
-    with Lab(nodes=2) as other:
-        assert time.monotonic() - began < 15
-        assert other.node_states() == {"n1": "idle", "n2": "idle"}
-    assert lab.node_names() == ["n1", "n2", "n3", "n4"]
+def test_it_starts_quickly_with_all_nodes_idle(timed_lab: tuple[Lab, float]) -> None:
+    lab, seconds = timed_lab
+    assert seconds < 15
+    assert lab.node_states() == dict.fromkeys(["n1", "n2", "n3", "n4"], "idle")
     assert not lab.start(), "starting a running lab does nothing"
 
 
@@ -81,14 +78,14 @@ def test_jobs_on_one_node_see_different_gpus(lab: Lab) -> None:
     assert other_node in {"0", "1"}
 
 
-def test_an_urgent_job_warns_its_victim_and_requeues_it(slurm_installed: None) -> None:
-    script = "trap 'echo warned' USR2; echo run; while :; do sleep 0.1; done"
-    with Lab(nodes=1, cpus=1, gpus=0, accounting=False, grace_time=2, kill_wait=1) as lab:
+def test_an_urgent_job_warns_its_victim_which_is_requeued(slurm_installed: None) -> None:
+    # The victim gives way as submitit's jobs do; SLURM itself ends it up to 30 s after the grace time.
+    script = "trap 'scontrol requeue $SLURM_JOB_ID' USR2; echo ready; while :; do sleep 0.1; done"
+    with Lab(nodes=1, cpus=1, gpus=0, accounting=False) as lab:
         job = batch(lab, script, "--signal=B:USR2@60", "--time=5")
         output = lab.folder / f"{job}.out"
-        lab.wait_until(lambda: output.exists() and "run" in output.read_text(), "the first run")
-        lab.run("srun", "--partition=urgent", "true")
-        assert output.read_text().split()[:2] == ["run", "warned"]
+        lab.wait_until(lambda: output.exists() and "ready" in output.read_text(), "the victim runs")
+        assert lab.run("srun", "--partition=urgent", "printenv", "SLURMD_NODENAME") == "n1\n"
         shown = lab.run("scontrol", "show", "job", job)
         assert "JobState=PENDING" in shown
         assert "Restarts=1" in shown
@@ -119,7 +116,7 @@ def test_the_command_line_from_start_to_stop(lab: Lab) -> None:
 
     other = Lab(folder)
     try:
-        shape = ("--nodes=1", "--gpus=0", "--max-array-size=7", "--set=OverTimeLimit=1")
+        shape = ("--nodes=1", "--gpus=0", "--no-accounting", "--max-array-size=7", "--set=OverTimeLimit=1")
         started = call("start", str(folder), *shape)
         assert started.returncode == 0, started.stderr
         assert call("env", str(folder)).stdout == f"export SLURM_CONF={folder}/slurm.conf\n"
