@@ -201,7 +201,7 @@ def _of_block(
             cells = ", ".join(f"{arm} {m.text(block.loc[block['arm'] == arm, m.column].mean())}" for arm in family.arms)
             yield from _try(
                 f"{stem}interaction-{family.name}",
-                f"Factorial {family.name}{where}",
+                f"{family.names[0]} x {family.names[1]}{where}",
                 f"{m.label} of the four cells: {cells}.",
                 lambda family=family: interaction(block, family, m.column),
             )

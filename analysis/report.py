@@ -42,7 +42,7 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
         count=len(runs),
         done=int((runs["status"] == "done").sum()),
         verdicts=[_verdict(c, primary) for c in primary],
-        sentences=[text for text in view.verdicts if "] " in text][len(primary) :],
+        sentences=view.factorials,
         limits=view.limits + view.missing,
         tables=[render.as_html(table, f"table-{i}") for i, table in enumerate(view.tables)],
         contrasts=[
@@ -62,7 +62,7 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
 
 
 def _verdict(c: Contrast, among: list[Contrast]) -> dict[str, str]:
-    return {"family": c.family, "verdict": c.verdict, "words": place(c, among) + c.words, "role": c.role}
+    return {"family": c.family, "verdict": c.verdict, "shown": c.verdict if c.role == "primary" else f"({c.verdict})", "words": place(c, among) + c.words, "role": c.role}
 
 
 def _uri(text: str) -> str:

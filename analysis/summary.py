@@ -22,6 +22,7 @@ class Summary:
 
     tables: list[tables.Table]
     verdicts: list[str]
+    factorials: list[str]
     limits: list[str]
     missing: list[str]
     found: list[Contrast] = field(repr=False)
@@ -55,12 +56,13 @@ def summarise(runs: pd.DataFrame, study: Study, columns: tuple[str, ...] | None 
     shown += tables.switches(runs, study)
     shown += tables.costs(runs, study)
     verdicts = [f"[{c.family}] {place(c, primary)}{c.words}" for c in primary]
+    factorials = []
     for family in study.families:
         if family.kind == "factorial":
             for key in dict.fromkeys((c.data, c.model) for c in primary if c.family == family.name):
                 mine = [c for c in primary if c.family == family.name and (c.data, c.model) == key]
-                verdicts.append(f"[{family.name}] {place(mine[0], primary)}{in_words(mine)}")
-    return Summary(shown, verdicts, words.limits(primary) + declared(study), missing(runs, study), found)
+                factorials.append(f"[{family.name}] {place(mine[0], primary)}{in_words(mine)}")
+    return Summary(shown, verdicts, factorials, words.limits(primary) + declared(study), missing(runs, study), found)
 
 
 def place(c: Contrast, among: list[Contrast]) -> str:
