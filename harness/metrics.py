@@ -16,7 +16,7 @@ TEMPERATURES = (1e-3, 1e3)  # where the fit looks
 
 def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Share of images whose most probable class (the first of equals) is the label."""
-    return float((np.argmax(probabilities, 1) == np.asarray(labels)).mean())
+    return float((np.asarray(probabilities).argmax(1) == np.asarray(labels)).mean())
 
 
 def nll_of_log(log_probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -110,6 +110,6 @@ def pairwise_kl(logits: ArrayLike) -> float:
 
 def pairwise_agreement(logits: ArrayLike) -> float:
     """Share of images on which two members name the same class, a mean over pairs; logits [M, N, K]."""
-    classes = np.argmax(logits, -1)
+    classes = np.asarray(logits).argmax(-1)
     pairs = [(classes[i] == classes[j]).mean() for i in range(len(classes)) for j in range(i)]
     return float(np.mean(pairs))

@@ -1,0 +1,28 @@
+"""`python -m tests.reference FILE.npz [FILE ...]`: exit status 1 if any quantity is out or could not be computed."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.reference.check import check
+
+
+def main(paths: list[str]) -> int:
+    if not paths:
+        print(__doc__, file=sys.stderr)
+        return 2
+    failed = False
+    for path in paths:
+        notes, results = check(path)
+        out = [result for result in results if not result.ok]
+        print(path, *(f"  {note}" for note in notes), sep="\n")
+        print(f"  {'quantity':<44} {'error':>9}  {'allowed':>7}")
+        for result in results:
+            print(f"  {result}")
+        print(f"  {len(results)} quantities, " + (f"{len(out)} OUT" if out else "all ok"))
+        failed |= bool(out) or not results
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

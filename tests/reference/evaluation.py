@@ -1,0 +1,2 @@
+def check_evaluation(file):
+    return []
