@@ -53,9 +53,11 @@ def defaults(
     frame: pd.DataFrame, options: list[dict[str, Any]], rows: list[int]
 ) -> dict[str, dict[str, Any]]:
     """For every method, the default of each option that varies among the given rows."""
+    methods = list(frame["method"])
+    runs_of = Counter(methods[i] for i in rows)
     seen: dict[str, dict[str, Counter[str]]] = {}
     for i in rows:
-        counts = seen.setdefault(frame["method"].iloc[i], {})
+        counts = seen.setdefault(methods[i], {})
         for name, value in options[i].items():
             counts.setdefault(name, Counter())[json.dumps(value, sort_keys=True)] += 1
     known: dict[str, dict[str, Any]] = {}
@@ -66,9 +68,7 @@ def defaults(
     for method, counts in seen.items():
         result[method] = {}
         for name, values in counts.items():
-            total = sum(values.values())
-            everywhere = sum(1 for i in rows if frame["method"].iloc[i] == method)
-            if len(values) == 1 and total == everywhere:
+            if len(values) == 1 and values.total() == runs_of[method]:
                 continue
             if name in known.get(method, {}):
                 result[method][name] = known[method][name]

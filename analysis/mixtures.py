@@ -52,8 +52,10 @@ def find(frame: pd.DataFrame, study: Study) -> list[Mixed]:
                 stacklevel=3,
             )
         # The split may depend on the seed, never on anything else.
-        for seed, cell in block.groupby("seed"):
-            found += _differing("data", f"{place}, seed {seed}", cell, cell["data_fingerprint"])[:1]
+        splits = block.groupby("seed")["data_fingerprint"].nunique()
+        for seed in splits.index[splits > 1]:
+            cell = block[block["seed"] == seed]
+            found += _differing("data", f"{place}, seed {seed}", cell, cell["data_fingerprint"])
         found += _recipes(place, block, study)
         found += _teachers(place, block, study)
     return found

@@ -109,4 +109,12 @@ def provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 def commands(runs: pd.DataFrame) -> list[tuple[str, int]]:
     """The distinct command lines that made the runs, with how many runs each made, most first."""
-    return Counter(str(c) for c in runs["command"].dropna()).most_common()
+    return Counter(_typed(str(c)) for c in runs["command"].dropna()).most_common()
+
+
+def _typed(command: str) -> str:
+    """A recorded command line as one types it: a module's path back to `python -m MODULE`."""
+    program, _, rest = command.partition(" ")
+    if program.endswith("/__main__.py"):
+        program = f"python -m {program.split('/')[-2]}"
+    return f"{program} {rest}".strip()
