@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis import metrics, statistics, words
 from analysis.pairing import Pairs, pair
-from analysis.records import AnalysisWarning
+from analysis.records import AnalysisError, AnalysisWarning
 from analysis.study import Family, Study
 
 if TYPE_CHECKING:
@@ -198,9 +198,11 @@ def _measured(block: pd.DataFrame, weights: dict[str, float], column: str) -> bo
 def compute(runs: pd.DataFrame, study: Study, columns: list[str] | None = None) -> list[Contrast]:
     """All contrasts of all families; warns of pairs that were dropped, by name."""
     study = study.complete(sorted(runs.loc[runs["status"] == "done", "arm"].unique()))
-    names = [m.column for m in metrics.present(list(runs.columns))] if columns is None else columns
+    names = [m.column for m in metrics.present(list(runs.columns), tuple(columns or ()) or None)]
     names = [study.primary, *(name for name in names if name != study.primary)]
-    names = [name for name in names if name in runs.columns]
+    absent = [name for name in names if name not in runs]
+    if absent:
+        raise AnalysisError(f"no run has measured {', '.join(absent)}")
     found = [c for family in study.families for c in compare_family(runs, study, family, names)]
     dropped: dict[str, None] = {}
     for c in found:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.records import AnalysisError
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -61,9 +63,8 @@ def metric(column: str) -> Metric:
         return Metric(column, column.replace("_", " ").replace("fpr95", "FPR95"), False, 100, 2)
     if any(word in column for word in ("kl", "loss", "error")):
         return Metric(column, column.replace("_", " "), False, digits=4)
-    raise ValueError(
-        f"no metric named {column!r}: known are {', '.join(m.column for m in _KNOWN)}, shift_*, ood_*"
-    )
+    known = ", ".join(m.column for m in _KNOWN)
+    raise AnalysisError(f"no metric named {column!r}: known are {known}, shift_*, ood_*")
 
 
 def present(columns: list[str], wanted: tuple[str, ...] | None = None) -> list[Metric]:

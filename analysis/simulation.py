@@ -27,6 +27,7 @@ FAMILY = 4
 FULL = {"repeats": 10_000, "sizes": tuple(range(3, 21)), "coverage": 4_000}
 FAST = {"repeats": 400, "sizes": (3, 6, 8, 12, 20), "coverage": 200}
 TESTS = ("guarded", "t")
+ERRORS = (("guarded", 1), ("guarded", FAMILY), ("guarded", 10), ("t", 1), ("t", FAMILY))  # test, family
 
 Draw = Callable[[np.random.Generator, int, int, int], NDArray]
 
@@ -133,8 +134,7 @@ def _row(n: int, repeats: int, covered: int) -> dict[str, list[float]]:
     return {
         **{
             f"error, {test}, {k}": [family_error(s, n, repeats, k, test) for s in SCENARIOS]
-            for test in TESTS
-            for k in (1, FAMILY)
+            for test, k in ERRORS
         },
         "power": [found(e, n, repeats, k, test) for k in (1, FAMILY) for e in (1, 2, 3) for test in TESTS],
         "equivalence": [false_equivalence(n, repeats)],
@@ -191,14 +191,12 @@ def _document(
 
     names = list(SCENARIOS)
     powers = [f"{test}, d_z {e}, family {k}" for k in (1, FAMILY) for e in (1, 2, 3) for test in TESTS]
+    title = {"guarded": "Deciding test (guarded)", "t": "Plain paired t"}
     errors = [
-        f"### {title}\n\n{by_n(key, names, tuple(names))}\n"
-        for title, key in (
-            ("Deciding test (guarded), one comparison", "error, guarded, 1"),
-            (f"Deciding test (guarded), family of {FAMILY} under Holm", f"error, guarded, {FAMILY}"),
-            ("Plain paired t, one comparison", "error, t, 1"),
-            (f"Plain paired t, family of {FAMILY} under Holm", f"error, t, {FAMILY}"),
-        )
+        f"### {title[test]}, {f'family of {k} under Holm' if k > 1 else 'one comparison'}\n\n"
+        + by_n(f"error, {test}, {k}", names, tuple(names))
+        + "\n"
+        for test, k in ERRORS
     ]
     return "\n".join(
         [

@@ -25,6 +25,7 @@ EXACT_UP_TO = (
     32  # sign flips are counted exactly up to this n (2**31 patterns in two halves of 2**16), then sampled
 )
 SAMPLED_FLIPS = 100_000
+SKEW_CAP = 1.5  # see skew_guarded_t
 _FLAT = 1e-12  # a spread below this share of the largest difference is rounding, not variation
 
 
@@ -79,8 +80,9 @@ def skew_guarded_t(d: ArrayLike, alternative: Alternative = "two-sided") -> NDAr
 
     Johnson's modified t adds g/(6n) + g S^2/3 to S = mean/sd, g being the sample skewness. Two changes keep it honest at
     small n: it counts only where it moves S towards 0 (a sample of one long tail pointing away from its mean is weaker
-    evidence than it looks; the converse is never believed), and S^2 is capped at 1, since beyond that the quadratic
-    term could turn an overwhelming effect into none. Needs n >= 3 to see skewness; below, the plain t.
+    evidence than it looks; the converse is never believed), and S^2 is capped at 1.5, since beyond that the quadratic
+    term could turn an overwhelming effect into none; 1.5 is the least that keeps families of four at their level for
+    differences of skewness 1 (see CALIBRATION.md). Needs n >= 3 to see skewness; below, the plain t.
     """
     d = np.asarray(d, float)
     mean, sd, n = _moments(d)
@@ -92,7 +94,7 @@ def skew_guarded_t(d: ArrayLike, alternative: Alternative = "two-sided") -> NDAr
         centred = d - mean[..., None]
         g = n * (centred**3).sum(-1) / ((n - 1) * (n - 2)) / sd**3
         g = np.where(g * s < 0, g, 0.0)
-        corrected = s + g * np.minimum(s * s, 1) / 3 + g / (6 * n)
+        corrected = s + g * np.minimum(s * s, SKEW_CAP) / 3 + g / (6 * n)
         corrected = np.where(corrected * s > 0, corrected, 0.0)
         return np.where(sd == 0, plain, np.fmax(plain, _tail(math.sqrt(n) * corrected, n - 1, alternative)))
 

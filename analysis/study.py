@@ -141,7 +141,7 @@ def parse(block: Any, source: str) -> Study:
     for name in (*margins, block.get("primary", "nll")):
         try:
             metrics.metric(name)
-        except ValueError as error:
+        except AnalysisError as error:
             raise fail(str(error)) from error
     for name, value in margins.items():
         if not isinstance(value, int | float) or value <= 0:

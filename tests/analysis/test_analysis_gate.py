@@ -1,0 +1,159 @@
+"""The regression gate: a planted regression, an equal variant, too few runs, and everything around them."""
+
+import json
+
+import numpy as np
+import pytest
+from synthetic import make_run
+
+from analysis import gate
+from analysis.__main__ import main
+from analysis.records import AnalysisError, Mixture, load
+from analysis.study import Study
+
+
+def sweep(folder, method="kd", seeds=range(8), sharpness_error=0.0, loss=0.0, options=None, key=0, **more):
+    """Runs whose NLL and accuracy are worse by `loss`, with noise of their own."""
+    for seed in seeds:
+        generator = np.random.default_rng([seed, key])
+        base = 0.5 + 0.02 * np.random.default_rng(seed).normal()
+        metrics = {
+            "nll": base + loss + sharpness_error + 0.004 * generator.normal(),
+            "acc": 0.9 - 0.1 * base - loss / 3 + 0.002 * generator.normal(),
+        }
+        make_run(folder, method, seed, metrics=metrics, options=options, files=False, **more)
+    return folder
+
+
+@pytest.fixture
+def baseline(tmp_path):
+    sweep(tmp_path / "old", "kd")
+    sweep(tmp_path / "old", "ensemble_kd", loss=-0.03)
+    path = tmp_path / "baseline.json"
+    assert main(["freeze", str(tmp_path / "old"), "-o", str(path)]) == 0
+    return path
+
+
+def regress(baseline, folder, *more):
+    return main(["regress", "--baseline", str(baseline), str(folder), *more])
+
+
+def test_a_wrong_temperature_is_caught(tmp_path, baseline, capsys):
+    sweep(tmp_path / "new", loss=0.08, options={"temperature": 1.0}, key=1)
+    assert regress(baseline, tmp_path / "new") == 1
+    out = capsys.readouterr().out
+    assert "verdict: regression" in out
+    assert "NLL" in out
+
+
+def test_an_equal_variant_passes(tmp_path, baseline, capsys):
+    sweep(tmp_path / "new", key=1)
+    assert regress(baseline, tmp_path / "new") == 0
+    assert "verdict: pass" in capsys.readouterr().out
+
+
+def test_the_very_same_runs_pass(tmp_path, baseline):
+    assert regress(baseline, tmp_path / "old") == 0
+
+
+def test_a_better_variant_passes(tmp_path, baseline):
+    sweep(tmp_path / "new", loss=-0.05, key=1)
+    assert regress(baseline, tmp_path / "new") == 0
+
+
+@pytest.mark.parametrize("n, missing", [(2, 3), (4, 1)])
+@pytest.mark.parametrize("loss", [0.0, 0.3])
+def test_too_few_runs_are_refused_with_the_number_missing(tmp_path, baseline, capsys, n, missing, loss):
+    sweep(tmp_path / "new", seeds=range(n), loss=loss, key=1)
+    assert regress(baseline, tmp_path / "new") == 2
+    assert f"verdict: not enough runs: {missing} more paired seeds are needed" in capsys.readouterr().out
+
+
+def test_no_runs_in_common_are_refused(tmp_path, baseline):
+    sweep(tmp_path / "new", seeds=range(100, 108), key=1)
+    assert regress(baseline, tmp_path / "new") == 2
+
+
+def test_a_new_variant_needs_a_named_reference(tmp_path, baseline, capsys):
+    sweep(tmp_path / "new", "mine", loss=-0.03, key=1)
+    assert regress(baseline, tmp_path / "new") == 2
+    assert "name what to compare it with by --reference" in capsys.readouterr().err
+    assert regress(baseline, tmp_path / "new", "--reference", "ensemble_kd") == 0
+    sweep(tmp_path / "bad", "mine", loss=0.05, key=1)
+    assert regress(baseline, tmp_path / "bad", "--reference", "ensemble_kd") == 1
+    assert regress(baseline, tmp_path / "bad", "--reference", "nobody") == 2
+
+
+def test_margins_decide(tmp_path, baseline):
+    sweep(tmp_path / "new", loss=0.02, key=1)
+    assert regress(baseline, tmp_path / "new", "--margin", "nll=0.05", "--margin", "acc=0.05") == 0
+    assert regress(baseline, tmp_path / "new", "--margin", "nll=0.001") == 1
+
+
+def test_declared_margins_travel_with_the_baseline(tmp_path):
+    sweep(tmp_path / "old", study={"margins": {"nll": 0.001}})
+    content = gate.freeze(load(tmp_path / "old"), Study(margins={"nll": 0.001}), tmp_path / "b.json")
+    assert content["margins"] == {"nll": 0.001}
+    assert json.loads((tmp_path / "b.json").read_text()) == content
+    sweep(tmp_path / "new", loss=0.02, key=1)
+    checks = gate.regress(gate.read_baseline(tmp_path / "b.json"), load(tmp_path / "new"), cost=None)
+    assert [(c.metric, c.verdict) for c in checks] == [("nll", gate.REGRESSION)]
+
+
+def test_cost_is_judged_on_the_same_machine_only(tmp_path, baseline, capsys):
+    sweep(tmp_path / "slow", key=1, speed=500.0)
+    assert regress(baseline, tmp_path / "slow") == 1
+    assert "0.50 of the baseline's speed" in capsys.readouterr().out
+    assert regress(baseline, tmp_path / "slow", "--no-cost") == 0
+    assert regress(baseline, tmp_path / "slow", "--speed", "0.6") == 0
+    content = json.loads(baseline.read_text())
+    for row in content["runs"]:
+        row["host"] = "elsewhere"
+    baseline.write_text(json.dumps(content))
+    assert regress(baseline, tmp_path / "slow") == 0
+
+
+def test_another_recipe_is_refused(tmp_path, baseline, capsys):
+    sweep(tmp_path / "new", key=1, train={"epochs": 10})
+    assert regress(baseline, tmp_path / "new") == 2
+    assert "train.epochs: 40 -> 10" in capsys.readouterr().err
+    assert regress(baseline, tmp_path / "new", "--allow-mixed", "recipe") == 0
+    with pytest.raises(Mixture):
+        gate.regress(gate.read_baseline(baseline), load(tmp_path / "new"))
+
+
+def test_variants_without_new_runs_are_named_but_not_judged(tmp_path, baseline):
+    sweep(tmp_path / "new", key=1)
+    checks = gate.regress(gate.read_baseline(baseline), load(tmp_path / "new"))
+    assert [c.variant for c in checks if c.words.startswith("no new runs")] == ["ensemble_kd"]
+    assert gate.outcome(checks) == gate.PASS
+
+
+def test_unclear_losses_ask_for_more_runs():
+    generator = np.random.default_rng(3)
+    noisy = generator.normal(0.0, 0.05, 6)
+    found = gate.check(noisy - noisy.mean(), "nll", 0.02, 0.05, "guarded")
+    assert found.verdict == gate.UNKNOWN
+    assert found.missing > 10
+    beyond = gate.check(noisy - noisy.mean() + 0.03, "nll", 0.02, 0.05, "guarded")
+    assert "beyond the margin" in beyond.words
+
+
+def test_error_rates_of_the_gate():
+    """Equal variants are called regressions at most at alpha; losses at the margin pass at most at alpha."""
+    d = np.random.default_rng(0).normal(0, 1, (400, 8))
+    equal = [gate.check(row, "nll", 0.1, 0.05, "guarded").verdict for row in d]
+    assert equal.count(gate.REGRESSION) / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+    at_margin = [gate.check(row + 1.0, "nll", 1.0, 0.05, "guarded").verdict for row in d]
+    assert at_margin.count(gate.PASS) / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+@pytest.mark.parametrize(
+    "content, message", [("{", "not valid JSON"), ("{}", "not a baseline file"), (None, "no such baseline file")]
+)
+def test_bad_baselines(tmp_path, content, message):
+    path = tmp_path / "b.json"
+    if content:
+        path.write_text(content)
+    with pytest.raises(AnalysisError, match=message):
+        gate.read_baseline(path)

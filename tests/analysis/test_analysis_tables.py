@@ -1,0 +1,214 @@
+"""Tables: right numbers, traceable, in five forms; and comparisons image by image."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from synthetic import make_run, make_study
+
+from analysis import predictions, render, tables
+from analysis.metrics import metric
+from analysis.records import AnalysisError, load
+from analysis.study import Study
+from analysis.summary import summarise
+
+
+@pytest.fixture(scope="module")
+def runs(study_folder):
+    return load(study_folder)
+
+
+@pytest.fixture(scope="module")
+def view(runs):
+    return summarise(runs, Study())
+
+
+def test_cells_are_mean_and_sd_of_the_runs_named(runs, view):
+    table = view.tables[0]
+    labels = [row[0] for row in table.rows]
+    assert labels == [
+        "(one teacher)", "(teacher ensemble)", "kd", "ensemble_kd", "weight_averaging", "perturbation", "combined",
+        "combined[student_term=false]",
+    ]  # fmt: skip
+    for row, hashes in zip(table.rows[2:], table.runs[2:], strict=True):
+        mine = runs.set_index("run").loc[hashes]
+        assert set(mine["arm"]) == {row[0]}
+        assert row[1] == str(len(mine)) == "8"
+        assert row[3].removesuffix(" ~") == f"{mine['nll'].mean():.4f} ± {mine['nll'].std(ddof=1):.4f}"
+
+
+def test_best_is_bold_and_the_indistinguishable_marked(view):
+    table = view.tables[0]
+    column = table.columns.index("NLL")
+    bold = [table.rows[i][0] for i, j in table.bold if j == column]
+    assert bold == ["combined"]
+    assert not any("~" in row[column] for row in table.rows)  # eight clear seeds separate all from the best
+
+
+def test_with_few_seeds_nothing_is_distinguishable(small_folder):
+    table = summarise(load(small_folder), Study()).tables[0]
+    column = table.columns.index("NLL")
+    marked = [row[0] for row in table.rows[2:] if row[column].endswith("~")]
+    assert len(marked) == 5
+
+
+def test_baseline_column_agrees_with_the_contrasts(view):
+    by = {c.variant: c for c in view.found if c.family == "variants" and c.metric == "nll"}
+    for row in view.tables[0].rows[2:]:
+        if row[0] != "ensemble_kd":
+            assert row[-1] == f"({by[row[0]].verdict})"
+            assert row[-3].startswith(f"{by[row[0]].difference:+.4f} [")
+
+
+def test_switches_compare_one_factor_with_the_default(view):
+    table = next(t for t in view.tables if "one switch" in t.title)
+    assert [row[0] for row in table.rows] == ["combined[student_term=false] - combined"]
+
+
+def test_costs(tmp_path):
+    make_run(tmp_path, "ensemble_kd", 0, files=False)
+    make_run(tmp_path, "combined", 10, files=False)
+    table = tables.costs(load(tmp_path), Study())[0]
+    by = {row[0]: row for row in table.rows}
+    assert by["combined"][-1] == "2.00"  # 20 device seconds against 10
+    assert by["combined"][table.columns.index("peak memory MiB")] == "384"
+    assert "device-hours" in table.columns[2]
+
+
+def test_several_data_sets_have_a_table_each_and_a_cross_table(tmp_path):
+    for data in ("digits", "letters"):
+        make_study(tmp_path / data, seeds=range(2), data=data, fingerprint=data, files=False, clean=False)
+    found = summarise(load(tmp_path), Study())
+    titles = [t.title for t in found.tables]
+    assert titles[:2] == ["digits x preresnet_tiny", "letters x preresnet_tiny"]
+    cross = next(t for t in found.tables if "across" in t.title)
+    assert cross.columns == ["arm", "digits x preresnet_tiny", "letters x preresnet_tiny"]
+    assert any("letters x preresnet_tiny: " in line for line in found.verdicts)
+
+
+def test_allowed_mixtures_are_marked_in_the_table(tmp_path):
+    make_run(tmp_path, "kd", 0, files=False)
+    make_run(tmp_path, "kd", 1, train={"epochs": 3}, files=False)
+    with pytest.warns(UserWarning, match="mixed"):
+        runs = load(tmp_path, allow=("recipe",))
+    table = summarise(runs, Study()).tables[0]
+    assert table.rows[-1][0] == "kd *"
+    assert any(note.startswith("* mixes, on request: recipe") for note in table.notes)
+
+
+def test_failures_and_missing_arms_are_said(tmp_path):
+    make_run(tmp_path, "kd", 0, files=False)
+    make_run(tmp_path, "kd", 1, status="failed")
+    from analysis.study import parse
+
+    study = parse({"families": {"ladder": {"ladder": ["kd", "combined"]}}}, "records")
+    text = " ".join(summarise(load(tmp_path), study).lines)
+    assert "1 runs did not end well" in text
+    assert "Declared but without finished runs: combined" in text
+    assert "nothing to compare" in text
+
+
+def test_markdown(view):
+    text = render.markdown(view.tables[0])
+    header, rule = text.splitlines()[2:4]
+    assert header.count("|") == rule.count("|") == len(view.tables[0].columns) + 1
+    assert "**" in text
+    for hashes in view.tables[0].runs:
+        assert all(h in text for h in hashes)
+
+
+def test_csv_reads_back(view):
+    rows = list(csv.reader(io.StringIO(render.as_csv(view.tables[:1]))))
+    assert rows[0] == ["table", *view.tables[0].columns, "runs"]
+    assert all(len(row) == len(rows[0]) for row in rows)
+    assert rows[-1][-1].split() == view.tables[0].runs[-1]
+
+
+def test_html_escapes(view):
+    table = tables.Table('<a> & "b"', ["x", "<y>"], [["<script>", "1 < 2"]], [["abc"]])
+    text = render.as_html(table)
+    assert "<script>" not in text
+    assert "&lt;y&gt;" in text
+    assert text.count("<th scope") == 3
+
+
+def latex_is_balanced(text):
+    body = re.sub(r"(?<!\\)%.*", "", text)
+    stripped = re.sub(r"\\[{}\\&%$#_]", "", body)
+    assert stripped.count("{") == stripped.count("}")
+    assert stripped.count("$") % 2 == 0
+    assert not re.search(r"(?<!\\)[#_]", re.sub(r"\\[a-z]+\{[^}]*\}", "", body.replace(r"\_", "")).replace("%", ""))
+    begun = re.findall(r"\\begin\{(\w+)\}", body)
+    assert sorted(begun) == sorted(re.findall(r"\\end\{(\w+)\}", body))
+
+
+def test_latex_is_well_formed(view):
+    for table in view.tables:
+        text = render.latex(table)
+        latex_is_balanced(text)
+        rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+        assert len(rows) == len(table.rows) + 1
+        assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(table.columns) - 1}
+        assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(view, tmp_path):
+    body = "\n".join(render.latex(table) for table in view.tables)
+    source = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+    (tmp_path / "t.tex").write_text(source)
+    subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True)
+
+
+def test_text_form_shows_every_cell(view):
+    text = render.render(view.tables[:1], "text")
+    assert all(cell in text for row in view.tables[0].rows for cell in row)
+    with pytest.raises(ValueError, match="unknown form"):
+        render.render([], "word")
+
+
+def test_images_on_which_two_arms_disagree(runs, study_folder):
+    found = predictions.compare_images(runs, "combined", "kd")
+    assert found.correct_variant.shape == (8, 400)
+    by_run = runs.set_index("run")
+    accuracy = [by_run.loc[found.runs[2 * i], "acc"] for i in range(8)]
+    np.testing.assert_allclose(found.correct_variant.mean(1), accuracy)
+    first, second = predictions.tables(found, most=5)
+    assert len(first.rows) == 9
+    a, b = found.correct_variant[0], found.correct_reference[0]
+    assert first.rows[0][1:3] == [str((a & ~b).sum()), str((b & ~a).sum())]
+    assert "With fewer than 10 runs" in first.notes[0]
+    assert len(second.rows) == 5
+    image, _, right, wrong = second.rows[0]
+    assert right == f"{found.correct_variant[:, int(image)].sum()}/8"
+    assert wrong == f"{found.correct_reference[:, int(image)].sum()}/8"
+
+
+def test_likelihood_per_image_is_the_recorded_one(tmp_path):
+    directory = make_run(tmp_path, "kd", 0)
+    stored = predictions.read(directory)
+    assert stored.nll.mean() == pytest.approx(load(tmp_path)["nll"].iloc[0], rel=1e-3)
+
+
+def test_predictions_of_other_images_are_refused(tmp_path):
+    make_run(tmp_path, "kd", 0)
+    directory = make_run(tmp_path, "combined", 0)
+    stored = predictions.read(directory)
+    np.savez(directory / "predictions.npz", test_logits=stored.logits[:50], test_labels=stored.labels[:50])
+    with pytest.raises(AnalysisError, match="different images"):
+        predictions.compare_images(load(tmp_path), "combined", "kd")
+    (directory / "predictions.npz").write_bytes(b"PK nonsense")
+    with pytest.raises(AnalysisError, match="damaged predictions"):
+        predictions.read(directory)
+    with pytest.raises(AnalysisError, match="no finished pair"):
+        predictions.compare_images(load(tmp_path), "combined", "nobody")
+
+
+def test_printed_units():
+    assert metric("acc").text(0.7917) == "79.17"
+    assert metric("nll").text(-0.06051, plus=True) == "-0.0605"
+    assert metric("teacher_acc").higher
