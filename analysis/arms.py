@@ -1,10 +1,11 @@
 """Names of arms: what is compared with what.
 
-An arm is a method with its options. Its name is the method's, followed by those options that vary among the loaded runs
-of that method and differ from their default: `combined`, `combined[student_term=false]`, `kd[temperature=1]`. The default
-is what the record says the method's default was; for records that do not say, the commonest value. A study can name
-its arms itself (`study.arms`), which does not depend on what else is loaded, and can add factors outside the method
-(`study.factors: [teachers.size]`) that distinguish arms instead of being refused as a mixture.
+An arm is a method with its options. Its name is the method's, followed by those options that vary among the
+loaded runs of that method and differ from their default: `combined`, `combined[student_term=false]`,
+`kd[temperature=1]`. The default is what the record says the method's default was; for records that do not
+say, the commonest value. A study can name its arms itself (`study.arms`), which does not depend on what else
+is loaded, and can add factors outside the method (`study.factors: [teachers.size]`) that distinguish arms
+instead of being refused as a mixture.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def defaults(
                 continue
             if name in known.get(method, {}):
                 result[method][name] = known[method][name]
-            else:  # ties by text, so that the choice does not depend on the order of the runs ("true" before "false")
+            else:
+                # Ties by text, so that the order of the runs does not matter ("true" before "false").
                 result[method][name] = json.loads(max(values, key=lambda v: (values[v], v)))
     return result
 

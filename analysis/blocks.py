@@ -1,7 +1,7 @@
 """Across data sets x networks: Friedman's test, then pairwise Wilcoxon with Holm.
 
-Not Nemenyi: its verdict on A and B changes when C joins. A block's value is the arm's mean over the (teacher set, seed)
-pairs that all compared arms have.
+Not Nemenyi: its verdict on A and B changes when C joins. A block's value is the arm's mean over the (teacher
+set, seed) pairs that all compared arms have.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEAST = 5  # blocks
 
 @dataclass(frozen=True)
 class Blocks:
-    """values[blocks, arms]; mean ranks (1 is best); Friedman's p; the pairwise table; and what it all says."""
+    """values[blocks, arms]; mean ranks (1 is best); Friedman's p; the pairwise table; all of it in words."""
 
     values: pd.DataFrame
     ranks: pd.Series
@@ -51,7 +51,8 @@ def blocks(
                 rows[key] = matched.mean()
     if len(rows) < LEAST or len(arms) < 3:
         raise AnalysisError(
-            f"a test across blocks needs {LEAST} blocks (data set x network) and 3 arms, here {len(rows)} and {len(arms)}"
+            f"a test across blocks needs {LEAST} blocks (data set x network) and 3 arms, here "
+            f"{len(rows)} and {len(arms)}"
         )
     values = pd.DataFrame(rows).T[arms]
     goodness = values * metrics.metric(column).sign
@@ -91,7 +92,10 @@ def _say(count: int, pairs: int, overall: float, floor: float, alpha: float) -> 
     )
     if floor * pairs > alpha:
         enough = statistics.pairs_for_floor(alpha, pairs)
-        text += f" {count} blocks cannot reach p < {alpha:g} for any of {pairs} pairs (Wilcoxon with Holm); {enough} would."
+        text += (
+            f" {count} blocks cannot reach p < {alpha:g} for any of {pairs} pairs (Wilcoxon with Holm); "
+            f"{enough} would."
+        )
     return text
 
 

@@ -1,9 +1,9 @@
 """Comparisons with verdicts: better, worse, equivalent or inconclusive.
 
-A verdict of better or worse needs the deciding test's p, Holm-adjusted within its family, at or below alpha. As p cannot
-lie below the test's floor, a claim that the number of seeds cannot support is never made. On the primary metric the level
-holds family-wise; on all others p is Benjamini-Hochberg adjusted over the family and the result is exploratory. So is that
-of a family that was not declared before the runs, whatever the metric.
+A verdict of better or worse needs the deciding test's p, Holm-adjusted within its family, at or below alpha.
+As p cannot lie below the test's floor, a claim that the number of seeds cannot support is never made. On the
+primary metric the level holds family-wise; on all others p is Benjamini-Hochberg adjusted over the family and
+the result is exploratory. So is that of a family that was not declared before the runs, whatever the metric.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def weights_of(family: Family, present: list[str]) -> list[tuple[str, str, str, 
 def compare_family(
     runs: pd.DataFrame, study: Study, family: Family, columns: list[str] | tuple[str, ...]
 ) -> list[Contrast]:
-    """A family's contrasts on several metrics, over all (data, model) blocks of the runs, adjusted and judged."""
+    """A family's contrasts on several metrics and all (data, model) blocks, adjusted and judged."""
     by_metric: dict[str, list[Contrast]] = {column: [] for column in columns}
     for (data, model), block in runs.groupby(["data", "model"], sort=True):
         present = sorted(block.loc[block["status"] == "done", "arm"].unique())

@@ -45,7 +45,7 @@ def history(directory: str | Path) -> pd.DataFrame:
 
 
 def curves(runs: pd.DataFrame, study: Study, column: str | None = None) -> Figure:
-    """Left: mean learning curve of every arm. Right: paired difference to the baseline with its pointwise 95 % t band.
+    """Left: mean learning curve of every arm. Right: paired difference to the baseline, 95 % t band.
 
     column: of the history, by default validation NLL, else validation accuracy, else the training loss.
     """
@@ -92,7 +92,7 @@ def curves(runs: pd.DataFrame, study: Study, column: str | None = None) -> Figur
 
 
 def reliability(runs: pd.DataFrame, study: Study) -> Figure:
-    """Accuracy against confidence in 15 equal bins, one panel per arm; all runs of an arm pooled; bars show counts."""
+    """Accuracy against confidence in 15 equal bins, a panel per arm, its runs pooled; bars are counts."""
     from analysis.predictions import read
 
     done = runs[runs["status"] == "done"]
@@ -135,9 +135,9 @@ def reliability(runs: pd.DataFrame, study: Study) -> Figure:
 
 
 def paths(runs: pd.DataFrame) -> Figure:
-    """Loss on the straight line between two members' weights: mean over runs and pairs, as is and after re-estimating BN.
+    """Loss on the straight line between two members' weights, as is and after re-estimating BN.
 
-    A panel per arm with members; thin lines are runs. A bump is a barrier between the members.
+    A panel per arm with members; thin lines are runs, thick ones their mean. A bump is a barrier.
     """
     from harness.record import read_record
 
@@ -170,9 +170,9 @@ def paths(runs: pd.DataFrame) -> Figure:
 
 
 def diversity(runs: pd.DataFrame) -> Figure:
-    """Diversity among teachers (white) and among a student's members (filled), on train, test and perturbed inputs.
+    """Diversity among teachers (white) and among a student's members (filled).
 
-    A panel per measure; a point is a mean over runs, its bar the sd.
+    A panel per measure, with train, test and perturbed inputs; a point is a mean over runs, its bar the sd.
     """
     done = runs[runs["status"] == "done"]
     measures = [
@@ -186,7 +186,8 @@ def diversity(runs: pd.DataFrame) -> Figure:
     with_members = [
         arm
         for arm, part in done.groupby("arm")
-        if f"members_{splits[0]}_{measures[0]}" in part and part[f"members_{splits[0]}_{measures[0]}"].notna().any()
+        if f"members_{splits[0]}_{measures[0]}" in part
+        and part[f"members_{splits[0]}_{measures[0]}"].notna().any()
     ]
     for axes, name in zip(axes_all, measures, strict=True):
         sources = [("teachers", done, "teachers")]
@@ -206,5 +207,3 @@ def diversity(runs: pd.DataFrame) -> Figure:
         axes.set_ylim(bottom=0)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=7)
     return figure
-
-

@@ -1,7 +1,8 @@
 """The 2 x 2 factorial of two factors, e.g. weight averaging x perturbation.
 
-With cells 0 (neither), A, B and AB: the main effect of A is ((A + AB) - (0 + B)) / 2, that of B likewise, and the
-interaction is AB - A - B + 0, the difference between A's effect with B and without it. Each is a weighted difference of matched runs, tested like any other; the three are one family.
+With cells 0 (neither), A, B and AB: the main effect of A is ((A + AB) - (0 + B)) / 2, that of B likewise, and
+the interaction is AB - A - B + 0, the difference between A's effect with B and without it. Each is a weighted
+difference of matched runs, tested like any other; the three are one family.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def effects(family: Family) -> list[tuple[str, str, str, dict[str, float]]]:
 def factorial(runs: pd.DataFrame, study: Study, column: str | None = None) -> pd.DataFrame:
     """Cell means of the study's factorials on runs that all four cells have.
 
-    Returns a row per (family, data, model, level of the second factor): columns without and with the first factor, the
-    effect of the first factor at that level, and n seeds.
+    Returns a row per (family, data, model, level of the second factor): columns without and with the first
+    factor, the effect of the first factor at that level, and n seeds.
     """
     import pandas as pd
 
@@ -75,10 +76,12 @@ def in_words(found: list) -> str:
         "equivalent": "leaves it as it is (within the margin; {})",
         "inconclusive": "has no established effect (estimate {})",
     }
-    parts = [
-        f"{c.variant} {verbs[c.verdict].format(m.text(abs(c.difference) if c.verdict in ('better', 'worse') else c.difference))}"
-        for c in effects_
-    ]
+    parts = []
+    for c in effects_:
+        settled = c.verdict in ("better", "worse")
+        parts.append(
+            f"{c.variant} {verbs[c.verdict].format(m.text(abs(c.difference) if settled else c.difference))}"
+        )
     together = {
         "better": "together they do more than the two effects add up to",
         "worse": "together they do less than the two effects add up to",

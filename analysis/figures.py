@@ -1,4 +1,5 @@
-"""Figures of comparisons: slopes, forest, interaction, cost. Those of single runs are in `diagnostics`, and here too.
+"""Figures of comparisons: slopes, forest, interaction, cost. Those of single runs are in `diagnostics`, and
+here too.
 
 Every function takes the table of runs (or contrasts) and returns a matplotlib Figure:
 
@@ -42,7 +43,7 @@ class Drawn(NamedTuple):
 
 
 def slopes(runs: pd.DataFrame, variant: str, reference: str, column: str = "nll") -> Figure:
-    """One line per matched pair of runs from reference to variant; full where the variant is better, dashed where not.
+    """A line per matched pair of runs, reference to variant; dashed where the variant is not better.
 
     runs: of one (data, model). Raises AnalysisError where there is no pair.
     """
@@ -110,7 +111,7 @@ def forest(found: list[Contrast], column: str | None = None) -> Figure:
 
 
 def interaction(runs: pd.DataFrame, family: Family, column: str = "nll") -> Figure:
-    """The four cells of a factorial: mean with 95 % t interval, thin lines are seeds. Parallel lines: effects add up."""
+    """The four cells of a factorial: mean, 95 % t interval, thin lines for seeds. Parallel: they add up."""
     from analysis.statistics import paired_t
 
     m = metrics.metric(column)
@@ -138,7 +139,7 @@ def interaction(runs: pd.DataFrame, family: Family, column: str = "nll") -> Figu
 
 
 def pareto(runs: pd.DataFrame, study: Study, column: str | None = None, cost: str = "device_s") -> Figure:
-    """Quality against cost, a point per arm with sd of both; the line joins the arms that no other beats in both."""
+    """Quality against cost, a point per arm with the sd of both; the line is the Pareto front."""
     m = metrics.metric(column or study.primary)
     done = runs[(runs["status"] == "done")]
     if cost not in done or not done[cost].notna().any():
@@ -153,7 +154,9 @@ def pareto(runs: pd.DataFrame, study: Study, column: str | None = None, cost: st
         x, y = mine.mean()
         sd = mine.std(ddof=1).fillna(0)
         style = {**look(i), "linestyle": "none"}
-        axes.errorbar(x, y * m.scale, xerr=sd[cost], yerr=sd[m.column] * m.scale, label=arm, capsize=2, **style)
+        axes.errorbar(
+            x, y * m.scale, xerr=sd[cost], yerr=sd[m.column] * m.scale, label=arm, capsize=2, **style
+        )
         points.append((x, y * m.scale))
     front = _front(points, m.sign)
     if len(front) > 1:
@@ -198,7 +201,9 @@ def _of_block(
     m = metrics.metric(study.primary)
     for family in study.families:
         if family.kind == "factorial" and not family.absent(sorted(block["arm"].unique())):
-            cells = ", ".join(f"{arm} {m.text(block.loc[block['arm'] == arm, m.column].mean())}" for arm in family.arms)
+            cells = ", ".join(
+                f"{arm} {m.text(block.loc[block['arm'] == arm, m.column].mean())}" for arm in family.arms
+            )
             yield from _try(
                 f"{stem}interaction-{family.name}",
                 f"{family.names[0]} x {family.names[1]}{where}",
@@ -219,13 +224,17 @@ def _of_block(
     others = (
         ("cost", f"{m.label} against cost", "A point per arm: mean device time and mean of the metric.",
          lambda: pareto(block, study)),
-        ("curves", "Learning curves", "Validation metric by epoch, and its paired difference to the baseline.",
+        ("curves", "Learning curves",
+         "Validation metric by epoch, and its paired difference to the baseline.",
          lambda: curves(block, study)),
-        ("reliability", "Reliability", "Accuracy by confidence in 15 bins, one panel per arm, all runs pooled.",
+        ("reliability", "Reliability",
+         "Accuracy by confidence in 15 bins, one panel per arm, all runs pooled.",
          lambda: reliability(block, study)),
-        ("paths", "Loss along the path between members", "Loss on the straight line between pairs of members.",
+        ("paths", "Loss along the path between members",
+         "Loss on the straight line between pairs of members.",
          lambda: paths(block)),
-        ("diversity", "Diversity of teachers and students", "Pairwise KL, disagreement and ambiguity by split.",
+        ("diversity", "Diversity of teachers and students",
+         "Pairwise KL, disagreement and ambiguity by split.",
          lambda: diversity(block)),
     )  # fmt: skip
     for short, title, alt, draw in others:
@@ -243,7 +252,10 @@ def _try(name: str, title: str, alt: str, draw: object) -> Iterator[Drawn]:
 def _forest_alt(found: list[Contrast], m: metrics.Metric) -> str:
     from analysis.words import difference
 
-    parts = [f"{c.variant}{' minus ' + c.reference if c.reference else ''}: {difference(c)}, {c.verdict}" for c in found]
+    parts = [
+        f"{c.variant}{' minus ' + c.reference if c.reference else ''}: {difference(c)}, {c.verdict}"
+        for c in found
+    ]
     return f"Differences in {m.label} with 95 % intervals. " + "; ".join(parts) + "."
 
 

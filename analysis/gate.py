@@ -1,11 +1,12 @@
 """The regression gate: a frozen baseline, and whether new runs are non-inferior to it.
 
-Per variant and metric, on runs paired by (data, model, teacher set, seed) with differences signed so that more is better:
+Per variant and metric, on runs paired by (data, model, teacher set, seed) with differences signed so that
+more is better:
     pass        the mean difference lies above -margin (one-sided test at alpha)
     regression  not shown to be above -margin, and below 0 (one-sided test at alpha)
     unknown     neither: too few runs to tell; the number that is missing is estimated
-One-sided tests are the study's deciding test; each variant is judged by itself, and all its metrics must pass.
-Cost is compared as a ratio of the median over pairs, where a comparison is fair (see `_cost`).
+One-sided tests are the study's deciding test; each variant is judged by itself, and all its metrics must
+pass. Cost is compared as a ratio of the median over pairs, where a comparison is fair (see `_cost`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ FORMAT = 1
 PASS, REGRESSION, UNKNOWN = "pass", "regression", "not enough runs"
 EXIT = {PASS: 0, REGRESSION: 1, UNKNOWN: 2}
 KEEP = ("run", "data", "model", "arm", "method", "teacher_set", "seed", "revision", "device", "host",
-        "data_fingerprint", "teachers", "images_per_s", "device_s", "peak_memory_bytes", "parameters", "flops")  # fmt: skip
+        "data_fingerprint", "teachers", "images_per_s", "device_s", "peak_memory_bytes",
+        "parameters", "flops")  # fmt: skip
 PAIR = ["data", "model", "teacher_set", "seed"]
 COST_MARGINS = {"speed": 0.30, "memory": 0.20}  # relative; speed is noisy on shared machines
 
@@ -83,7 +85,7 @@ def read_baseline(path: str | Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Check:
-    """One variant on one metric (or cost): verdict, numbers, and the runs that are missing where it is unknown."""
+    """One variant on one metric or cost: verdict, numbers, and how many runs are missing to tell."""
 
     variant: str
     reference: str
@@ -148,9 +150,11 @@ def regress(
 ) -> list[Check]:
     """Judge every variant among new runs against the frozen ones.
 
-    A variant that the baseline knows is compared with its own frozen runs, a new one with the frozen `reference`.
-    margins: metric -> largest loss tolerated; default the baseline's, else metrics.GATE_MARGINS. cost: None to skip.
-    Raises AnalysisError where a new variant comes without a reference, or where recipes differ (unless allowed).
+    A variant that the baseline knows is compared with its own frozen runs, a new one with the frozen
+    `reference`.
+    margins: metric -> largest loss tolerated; default the baseline's, else metrics.GATE_MARGINS. cost: None
+    to skip. Raises AnalysisError where a new variant comes without a reference, or where recipes differ
+    (unless allowed).
     """
     import pandas as pd
 
@@ -213,7 +217,8 @@ def _same_recipe(mine: pd.DataFrame, theirs: pd.DataFrame, arm: str) -> None:
         if varying:
             what = ", ".join(f"{k}: {frozen[k]} -> {new[k]}" for k in varying)
             raise Mixture(
-                f"run {run} of {arm} was trained otherwise than the baseline ({what}); --allow-mixed recipe compares anyway"
+                f"run {run} of {arm} was trained otherwise than the baseline ({what}); --allow-mixed "
+                "recipe compares anyway"
             )
 
 
@@ -255,7 +260,7 @@ def _cost(
 
 
 def outcome(checks: list[Check]) -> str:
-    """The whole gate: a regression outweighs what is unknown, which outweighs a pass; variants without new runs are not counted."""
+    """The whole gate: regression before unknown before pass; variants without new runs do not count."""
     judged = [c.verdict for c in checks if c.metric]
     if not judged:
         return UNKNOWN

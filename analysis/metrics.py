@@ -49,7 +49,9 @@ GATE_MARGINS = {"acc": 0.01, "nll": 0.03}
 
 
 def metric(column: str) -> Metric:
-    """The metric of a column: known by name, else judged by the suffix (`shift_nll`, `ood_svhn_auroc_entropy`)."""
+    """The metric of a column: known by name, else judged by the suffix (`shift_nll`,
+    `ood_svhn_auroc_entropy`).
+    """
     for known in _KNOWN:
         if known.column == column:
             return known
@@ -68,7 +70,7 @@ def metric(column: str) -> Metric:
 
 
 def present(columns: list[str], wanted: tuple[str, ...] | None = None) -> list[Metric]:
-    """The metrics among a table's columns: those wanted, else the main ones and then whatever else was measured."""
+    """The metrics among a table's columns: those wanted, else the main ones and then all others."""
     if wanted:
         return [metric(name) for name in wanted]
     extra = [m.column for m in _KNOWN if m.column not in MAIN]

@@ -1,7 +1,8 @@
 """Runs that must not share a cell: other code, other data, another recipe, other teachers.
 
-A cell is an arm on a data set and a network; its runs may differ in seed and teacher set only. Recipe, data and teachers
-must also agree between the arms that are compared. Code may differ between arms (a variant added later), but not within
+A cell is an arm on a data set and a network; its runs may differ in seed and teacher set only. Recipe, data
+and teachers must also agree between the arms that are compared. Code may differ between arms (a variant added
+later), but not within
 one: across arms it is a warning.
 """
 
@@ -112,7 +113,8 @@ def _recipes(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:
 def _teachers(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:
     found: list[Mixed] = []
     size = [len(names.split(",")) if isinstance(names, str) else 0 for names in block["teachers"]]
-    # A method with one teacher lists the first of the set that the others list in full: compare what all list.
+    # A method with one teacher lists the first of the set that the others list in full: compare what all
+    # list.
     for number, cell in block.assign(_size=size).groupby("teacher_set"):
         named = cell[cell["_size"] > 0]
         if not len(named) or "teachers.size" in study.factors:
@@ -124,7 +126,8 @@ def _teachers(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:
                 "teachers", f"{place}, teacher set {number}", alike, alike["teachers"]
             )
         found += mixed
-    # Several sets in one cell are a design where they are crossed with seeds; where no seed saw two sets, the sets'
+    # Several sets in one cell are a design where they are crossed with seeds; where no seed saw two sets, the
+    # sets'
     # effect hides in the seeds'.
     for arm, cell in block.groupby("arm", sort=True):
         if cell["teacher_set"].nunique() > 1 and cell.groupby("seed")["teacher_set"].nunique().max() == 1:
@@ -144,7 +147,8 @@ def refuse(found: list[Mixed], allow: Iterable[str]) -> None:
     if refused:
         kinds = ",".join(sorted({item.kind for item in refused}))
         raise Mixture(
-            "these runs would mislead in one table (choose with --where KEY=VALUE, declare study.factors, or pass "
+            "these runs would mislead in one table (choose with --where KEY=VALUE, declare "
+            "study.factors, or pass "
             f"--allow-mixed {kinds}):\n" + "\n".join(f"  {item}" for item in refused)
         )
     for item in found:

@@ -1,8 +1,9 @@
 """Runs matched so that only the method differs.
 
-Runs are paired on (data set, network, teacher set, seed). The unit of a test is a SEED: where a seed met several teacher
-sets its differences are averaged over them first, because runs that share a seed share split, initial weights and order
-and are not independent of each other. So n is the number of seeds, and the conclusion is conditional on the teachers.
+Runs are paired on (data set, network, teacher set, seed). The unit of a test is a SEED: where a seed met
+several teacher sets its differences are averaged over them first, because runs that share a seed share split,
+initial weights and order and are not independent of each other. So n is the number of seeds, and the
+conclusion is conditional on the teachers.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Pairs:
     """A weighted difference of arms on matched runs.
 
-    values: [pairs, arms], index (teacher_set, seed); runs: the same shape, their hashes; weights: of the arms, e.g.
-    {variant: 1, reference: -1}; dropped: what had no partner, in words.
+    values: [pairs, arms], index (teacher_set, seed); runs: the same shape, their hashes; weights: of the
+    arms, e.g. {variant: 1, reference: -1}; dropped: what had no partner, in words.
     """
 
     values: pd.DataFrame
@@ -47,14 +48,16 @@ class Pairs:
         return {number: d.to_numpy() for number, d in self.differences.groupby(level="teacher_set")}
 
     def side(self, positive: bool) -> NDArray:
-        """[pairs], the mean of the arms with positive (negative) weight, weighted: one side of the difference."""
+        """[pairs], the mean of the arms with positive (negative) weight, weighted: one side of the
+        difference.
+        """
         arms = {arm: abs(w) for arm, w in self.weights.items() if (w > 0) == positive}
         total = sum(arms.values())
         return np.asarray(sum(self.values[arm] * w for arm, w in arms.items()) / total)
 
 
 def pair(runs: pd.DataFrame, weights: Mapping[str, float], column: str) -> Pairs:
-    """Match the done runs of one (data, model) block; those without a partner or without the metric are dropped.
+    """Match the done runs of one (data, model) block; drop those without a partner or the metric.
 
     runs: rows of `analysis.load` for one block; column: the metric.
     """

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from analysis import metrics, resampling
 from analysis.pairing import pair
 from analysis.records import AnalysisError
-from analysis.words import p_equals
+from analysis.words import probability
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +105,7 @@ def compare_images(block: pd.DataFrame, variant: str, reference: str) -> ImageCo
 
 
 def tables(c: ImageComparison, most: int = 15) -> list[Table]:
-    """Per pair of runs and overall (both layers of uncertainty), then the images on which the arms differ most often."""
+    """Every pair of runs and both layers of uncertainty; then the images on which the arms differ most."""
     from analysis.tables import Table
 
     acc, nll = metrics.metric("acc"), metrics.metric("nll")
@@ -122,7 +122,7 @@ def tables(c: ImageComparison, most: int = 15) -> list[Table]:
             resampling.images(c.nll_variant[i] - c.nll_reference[i]),
         ]
         first.add(
-            [f"{number}, {seed}", str(test.only_first), str(test.only_second), p_equals(test.p, "").removeprefix(" = ").strip(),
+            [f"{number}, {seed}", str(test.only_first), str(test.only_second), probability(test.p),
              *(_interval(v, m) for v, m in zip(intervals, (acc, nll), strict=True))],
             c.runs[2 * i : 2 * i + 2],
         )  # fmt: skip
@@ -135,7 +135,8 @@ def tables(c: ImageComparison, most: int = 15) -> list[Table]:
         c.runs,
     )
     first.notes.append(
-        "Each row is a claim about two trained models on new images; the last resamples runs and images, crossed. "
+        "Each row is a claim about two trained models on new images; the last resamples runs and "
+        "images, crossed. "
         + ("With fewer than 10 runs its interval is too narrow. " if len(c.keys) < 10 else "")
         + "McNemar's p are not adjusted."
     )
@@ -150,7 +151,8 @@ def tables(c: ImageComparison, most: int = 15) -> list[Table]:
             second.add([str(i), str(c.labels[i]), f"{a[i]}/{len(c.keys)}", f"{b[i]}/{len(c.keys)}"], c.runs)
     disagreeing = (c.correct_variant != c.correct_reference).mean()
     second.notes.append(
-        f"In a pair of runs the two disagree in correctness on {100 * disagreeing:.2f} % of {len(c.labels)} images; "
+        f"In a pair of runs the two disagree in correctness on {100 * disagreeing:.2f} % of "
+        f"{len(c.labels)} images; "
         f"{int((a > b).sum())} images favour {c.variant}, {int((b > a).sum())} favour {c.reference}."
     )
     return [first, second]

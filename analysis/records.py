@@ -1,7 +1,7 @@
 """From run directories to one tidy table, a row a run; and back to a file.
 
-Half-finished sweeps are welcome: runs without a record are counted, failed ones kept with their status. Records of older
-versions may lack diagnostics, shift or whole metrics; the columns are then empty.
+Half-finished sweeps are welcome: runs without a record are counted, failed ones kept with their status.
+Records of older versions may lack diagnostics, shift or whole metrics; the columns are then empty.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ def load(
 
     study: an `analysis.Study` that names arms and factors; by default the one that the records declare.
     where: keep only runs whose configuration has these values, e.g. {"train.epochs": "40"}.
-    allow: mixtures to let through, of code, data, recipe, teachers, or "all"; they are then marked in column `mixed`.
+    allow: mixtures to let through, of code, data, recipe, teachers, or "all"; they are then marked in column
+    `mixed`.
 
-    Raises AnalysisError where nothing is found, Mixture where runs that differ in more than method, teacher set and
-    seed would share a cell. `frame.attrs` holds `unfinished` (directories without a record) and `mixed` (texts).
+    Raises AnalysisError where nothing is found, Mixture where runs that differ in more than method, teacher
+    set and seed would share a cell. `frame.attrs` holds `unfinished` (directories without a record) and
+    `mixed` (texts).
     """
     import pandas as pd
 
@@ -156,7 +158,7 @@ def _run_directories(root: Path) -> Iterator[tuple[Path, bool]]:
         yield root, "record.json" in names
         return
     with os.scandir(root) as entries:
-        folders = sorted((e.name for e in entries if not e.name.startswith(".") and e.is_dir()))
+        folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
     for name in folders:
         yield from _run_directories(root / name)
 

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 FORMS = ("text", "markdown", "latex", "csv", "html")
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"$\sim$", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "[": "{[}", "]": "{]}", "|": r"$|$",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}",
+    "~": r"$\sim$", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
+    "[": "{[}", "]": "{]}", "|": r"$|$",
 }  # fmt: skip
 
 
@@ -26,7 +28,8 @@ def terminal(table: Table) -> rich.table.Table:
     from rich.table import Table as Rich
 
     view = Rich(
-        title=escape(table.title), caption=escape("\n".join(table.notes)), box=box.SIMPLE_HEAD, title_justify="left",
+        title=escape(table.title), caption=escape("\n".join(table.notes)), box=box.SIMPLE_HEAD,
+        title_justify="left",
         caption_justify="left",
     )  # fmt: skip
     for j, name in enumerate(table.columns):
@@ -106,7 +109,8 @@ def as_csv(tables: list[Table]) -> str:
 def as_html(table: Table, identity: str = "") -> str:
     """A sortable table in a region that scrolls by itself; headers are buttons, the runs a disclosure."""
     head = "".join(
-        f'<th scope="col"><button type="button">{html.escape(name)}<span aria-hidden="true"></span></button></th>'
+        f'<th scope="col"><button type="button">{html.escape(name)}'
+        '<span aria-hidden="true"></span></button></th>'
         for name in table.columns
     )
     body = []

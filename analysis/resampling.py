@@ -1,7 +1,8 @@
 """Bootstrap intervals where no formula fits: teacher sets above seeds, and test images under seeds.
 
-A percentile bootstrap over few units is too narrow (.75 coverage at n = 3, .90 at n = 10); it is used here where there are
-many units (images), or where the design has two layers, and never as a verdict over seeds alone.
+A percentile bootstrap over few units is too narrow (.75 coverage at n = 3, .90 at n = 10); it is used here
+where there are many units (images), or where the design has two layers, and never as a verdict over seeds
+alone.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ def _interval(mean: float, draws: NDArray, confidence: float) -> Interval:
 def hierarchical(
     groups: Sequence[ArrayLike], confidence: float = 0.95, draws: int = DRAWS, seed: int = 0
 ) -> Interval:
-    """Resample teacher sets, then seeds within each drawn set; the statistic is the mean over sets of their means.
+    """Resample teacher sets, then seeds within each drawn set; the statistic is the mean of their means.
 
     groups: one array of paired differences per teacher set, of any lengths >= 1.
-    With fewer than about 5 sets the interval is too narrow (see CALIBRATION.md), and the caller has to say so.
+    With fewer than about 5 sets the interval is too narrow (see CALIBRATION.md), and the caller has to say
+    so.
     """
     arrays = [np.asarray(group, float) for group in groups]
     if not arrays or any(len(group) == 0 for group in arrays):

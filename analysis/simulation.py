@@ -1,13 +1,16 @@
 """Are the tests what they say? Their error rates, power and coverage, measured by simulation.
 
-`python -m analysis simulate` runs the fast form; `--full -o analysis/CALIBRATION.md` wrote the committed table.
+`python -m analysis simulate` runs the fast form; with `--full -o analysis/CALIBRATION.md` it wrote that file.
 
-A family is four variants against one shared baseline (so their differences are correlated, as in an ablation), or four
-independent differences where a scenario is about the differences themselves. "No difference" means
-    exchangeable   variants and baseline draw from one distribution: normal, skewed (exponential), or accuracy on 1,000
-                   images with a success rate that differs between seeds. Their differences are symmetric.
-    equal means    the differences have mean 0 and are skewed, so the methods do differ, in shape: gamma with skewness 1,
-                   exponential with skewness 2. No test that can find anything at these n is exact here.
+A family is four variants against one shared baseline (so their differences are correlated, as in an
+ablation), or four independent differences where a scenario is about the differences themselves. "No
+difference" means
+    exchangeable   variants and baseline draw from one distribution: normal, skewed (exponential), or accuracy
+                   on 1,000 images with a rate of success that differs between seeds. Their differences are
+                   symmetric.
+    equal means    the differences have mean 0 and are skewed, so the methods do differ, in shape: gamma with
+                   skewness 1, exponential with skewness 2. No test that can find anything at these n is
+                   exact here.
 """
 
 from __future__ import annotations
@@ -28,6 +31,56 @@ FULL = {"repeats": 10_000, "sizes": tuple(range(3, 21)), "coverage": 4_000}
 FAST = {"repeats": 400, "sizes": (3, 6, 8, 12, 20), "coverage": 200}
 TESTS = ("guarded", "t")
 ERRORS = (("guarded", 1), ("guarded", FAMILY), ("guarded", 10), ("t", 1), ("t", FAMILY))  # test, family
+
+PAGE = """\
+# Calibration of the tests
+
+Written by `{command}`: {repeats:,} families a cell, alpha = {alpha}.
+Monte-Carlo error lets a true .05 reach {bound:.4f}; larger shares are bold.
+
+- `normal`, `skewed runs`, `accuracy`: the methods do not differ (see `analysis/simulation.py`). The deciding
+  test is exact there at every n, whatever the shape of the noise.
+- `skewness 1`: equal means, differently shaped noise. Nothing is exact; the deciding test keeps its level in
+  families of up to four, the plain t does not.
+- `skewness 2`: differences as skewed as an exponential. The deciding test exceeds its level below n of about
+  15 in families, up to about half of what the plain t does. No test that finds effects of d_z = 2 with ten
+  seeds can see a tail that ten seeds have not shown.
+- Zeros are floors: n = 3 to 5 cannot reach .05 with an exact test, nor n = 3 to 7 in a family of four.
+
+## Share of families with a false verdict of better or worse
+
+{errors}
+
+## Power, normal differences
+
+What exactness and the guard cost: compare `guarded` with `t`.
+
+{power}
+
+## False equivalence (the true difference is the margin)
+
+{equivalence}
+
+## Coverage of 95 % intervals
+
+The t interval is the one reported. The percentile bootstrap over seeds is here to say why it is not.
+
+{coverage}
+
+## Seeds crossed with teacher sets
+
+Error of the deciding test where a seed acts alike in all teacher sets: differences averaged over sets first
+(as `analysis.pairing` does), and every pair of runs counted as independent.
+
+{units}
+
+## Coverage of the hierarchical 95 % interval (teacher sets, then 8 seeds)
+
+For the mean over all teachers. Columns: sd between teacher sets over sd between runs. Few sets make it too
+narrow, and reports with fewer than five say so.
+
+{layers}
+"""
 
 Draw = Callable[[np.random.Generator, int, int, int], NDArray]
 
@@ -74,7 +127,13 @@ def bound(repeats: int, alpha: float = ALPHA) -> float:
 
 
 def family_error(
-    scenario: str, n: int, repeats: int, k: int = FAMILY, test: str = "guarded", seed: int = 0, alpha: float = ALPHA
+    scenario: str,
+    n: int,
+    repeats: int,
+    k: int = FAMILY,
+    test: str = "guarded",
+    seed: int = 0,
+    alpha: float = ALPHA,
 ) -> float:
     """Share of families under no difference with at least one verdict of better or worse.
 
@@ -110,7 +169,7 @@ def crossed_error(seeds: int, sets: int, repeats: int, by_seed: bool, seed: int 
 
 
 def coverage(kind: str, n: int, repeats: int, seed: int = 0) -> float:
-    """Coverage of the 95 % t interval of normal, skewness 1 or accuracy differences, or of a percentile bootstrap."""
+    """Coverage of the 95 % t interval under a scenario, or of a percentile bootstrap (`bootstrap`)."""
     generator = np.random.default_rng([seed, n, 3])
     scenario = {"bootstrap": "normal"}.get(kind, kind)
     d = SCENARIOS[scenario](generator, repeats, 1, n)[:, 0]
@@ -122,7 +181,10 @@ def coverage(kind: str, n: int, repeats: int, seed: int = 0) -> float:
 
 
 def hierarchical_coverage(sets: int, seeds: int, repeats: int, spread: float, seed: int = 0) -> float:
-    """Coverage of the hierarchical interval for the mean over ALL teachers; spread: sd between sets over sd of runs."""
+    """Coverage of the hierarchical interval for the mean over ALL teachers.
+
+    spread: sd between teacher sets over sd between runs.
+    """
     generator = np.random.default_rng([seed, sets, seeds])
     d = spread * generator.normal(size=(repeats, sets, 1)) + generator.normal(size=(repeats, sets, seeds))
     ends = [resampling.hierarchical(list(rows), draws=1000, seed=i) for i, rows in enumerate(d)]
@@ -195,59 +257,20 @@ def _document(
     errors = [
         f"### {title[test]}, {f'family of {k} under Holm' if k > 1 else 'one comparison'}\n\n"
         + by_n(f"error, {test}, {k}", names, tuple(names))
-        + "\n"
         for test, k in ERRORS
     ]
-    return "\n".join(
-        [
-            "# Calibration of the tests",
-            "",
-            f"Written by `python -m analysis simulate{' --full' if form is FULL else ''}`: {form['repeats']:,} "
-            f"families a cell, alpha = {ALPHA}. Monte-Carlo error lets a true .05 reach {bound(form['repeats']):.3f}; "
-            "larger shares are bold.",
-            "",
-            "Scenarios (see `analysis/simulation.py`): in the first three, methods do not differ and the deciding test",
-            "is exact whatever the shape, so its level holds. With skewness 1 or 2, methods have equal means and",
-            "different shapes. There nothing is exact: the level holds at skewness 1 within Monte-Carlo error, and",
-            "differences as skewed as an exponential (skewness 2) exceed it, by less than the plain t does.",
-            "Zeros are floors: n = 3 to 5 cannot reach .05 with an exact test, nor can n = 3 to 7 in a family of four.",
-            "",
-            "## Share of families with a false verdict of better or worse",
-            "",
-            *errors,
-            "## Power, normal differences",
-            "",
-            by_n("power", powers),
-            "",
-            "## False equivalence (true difference at the margin)",
-            "",
-            by_n("equivalence", ["share"], ("share",)),
-            "",
-            "## Coverage of 95 % intervals",
-            "",
-            "The t interval is the one reported. The percentile bootstrap over seeds is shown to say why it is not.",
-            "",
-            by_n("coverage", ["t, normal", "t, accuracy", "t, skewness 1", "percentile bootstrap, normal"]),
-            "",
-            "## Seeds crossed with teacher sets",
-            "",
-            "Error of the deciding test where a seed acts alike in all sets: averaging over sets first (as done here),",
-            "and counting every pair of runs as independent.",
-            "",
-            table(
-                ["seeds x sets", "seeds as units", "pairs as units"],
-                [[f"{a} x {b}", *(f"{v:.3f}" for v in values)] for (a, b), values in crossed.items()],
-            ),
-            "",
-            "## Coverage of the hierarchical 95 % interval (teacher sets, then 8 seeds)",
-            "",
-            "For the mean over all teachers. Columns: sd between teacher sets over sd between runs. Few sets make it",
-            "too narrow, which reports say.",
-            "",
-            table(
-                ["sets", "0", "0.5", "1"],
-                [[str(s), *(f"{layers[s, x]:.2f}" for x in (0.0, 0.5, 1.0))] for s in (2, 3, 5, 10)],
-            ),
-            "",
-        ]
+    intervals = ["t, normal", "t, accuracy", "t, skewness 1", "percentile bootstrap, normal"]
+    units = [[f"{a} x {b}", *(f"{v:.3f}" for v in values)] for (a, b), values in crossed.items()]
+    spreads = [[str(s), *(f"{layers[s, x]:.2f}" for x in (0.0, 0.5, 1.0))] for s in (2, 3, 5, 10)]
+    return PAGE.format(
+        command="python -m analysis simulate" + (" --full" if form is FULL else ""),
+        repeats=form["repeats"],
+        alpha=ALPHA,
+        bound=bound(form["repeats"]),
+        errors="\n\n".join(errors),
+        power=by_n("power", powers),
+        equivalence=by_n("equivalence", ["share"], ("share",)),
+        coverage=by_n("coverage", intervals),
+        units=table(["seeds x sets", "seeds as units", "pairs as units"], units),
+        layers=table(["sets", "0", "0.5", "1"], spreads),
     )

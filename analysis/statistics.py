@@ -1,13 +1,16 @@
 """Tests and intervals for paired differences, their limits, and the correction for many of them.
 
-Functions are pure and take arrays whose LAST axis is the sample: `d[..., n]` holds n paired differences (variant minus
-reference), one per independent unit. Leading axes are independent problems, so a simulation is one call.
+Functions are pure and take arrays whose LAST axis is the sample: `d[..., n]` holds n paired differences
+(variant minus reference), one per independent unit. Leading axes are independent problems, so a simulation is
+one call.
 
 The deciding test is `guarded`: the larger of two p-values, so a finding must pass both.
-  1. The exact sign-flip test. If two methods do not differ, exchanging their labels within a pair changes nothing, hence
-     every difference is symmetric about 0 and this test is exact at every n, whatever the shape of the noise.
-  2. Student's paired t with a correction for skewness that only ever speaks against the finding (Johnson, JASA 73, 1978).
-     It holds the error down where the means are equal but the shapes are not, and it looks at sizes, not at signs alone.
+  1. The exact sign-flip test. If two methods do not differ, exchanging their labels within a pair changes
+     nothing, hence every difference is symmetric about 0 and this test is exact at every n, whatever the
+     shape of the noise.
+  2. Student's paired t with a correction for skewness that only ever speaks against the finding (after
+     Johnson, JASA 73, 1978). It holds the error down where means are equal but shapes are not, and it looks
+     at sizes, not at signs alone.
 `analysis/CALIBRATION.md` has the measured error rates of this rule and of the plain t test.
 """
 
@@ -60,8 +63,8 @@ def _tail(t: NDArray, df: int, alternative: Alternative) -> NDArray:
 def paired_t(d: ArrayLike, confidence: float = 0.95, alternative: Alternative = "two-sided") -> PairedT:
     """Paired t test of mean 0 with its two-sided interval.
 
-    Without spread (all differences equal) t has no meaning: p is NaN, or 1 where all differences are 0. p and the
-    interval are NaN at n = 1.
+    Without spread (all differences equal) t has no meaning: p is NaN, or 1 where all differences are 0. p and
+    the interval are NaN at n = 1.
     """
     d = np.asarray(d, float)
     mean, sd, n = _moments(d)
@@ -78,11 +81,12 @@ def paired_t(d: ArrayLike, confidence: float = 0.95, alternative: Alternative = 
 def skew_guarded_t(d: ArrayLike, alternative: Alternative = "two-sided") -> NDArray:
     """p of the paired t after a correction for skewness that can only make it larger.
 
-    Johnson's modified t adds g/(6n) + g S^2/3 to S = mean/sd, g being the sample skewness. Two changes keep it honest at
-    small n: it counts only where it moves S towards 0 (a sample of one long tail pointing away from its mean is weaker
-    evidence than it looks; the converse is never believed), and S^2 is capped at 1.5, since beyond that the quadratic
-    term could turn an overwhelming effect into none; 1.5 is the least that keeps families of four at their level for
-    differences of skewness 1 (see CALIBRATION.md). Needs n >= 3 to see skewness; below, the plain t.
+    Johnson's modified t adds g/(6n) + g S^2/3 to S = mean/sd, g being the sample skewness. Two changes keep
+    it honest at small n: it counts only where it moves S towards 0 (a sample of one long tail pointing away
+    from its mean is weaker evidence than it looks; the converse is never believed), and S^2 is capped at 1.5,
+    since beyond that the quadratic term could turn an overwhelming effect into none; 1.5 is the least that
+    keeps families of four at their level for differences of skewness 1 (see CALIBRATION.md). Needs n >= 3 to
+    see skewness; below, the plain t.
     """
     d = np.asarray(d, float)
     mean, sd, n = _moments(d)
@@ -134,7 +138,7 @@ def _flip_one(d: NDArray, alternative: Alternative) -> float:
 
 
 def sign_flip(d: ArrayLike, alternative: Alternative = "two-sided") -> NDArray:
-    """p of the sign-flip test of a symmetric distribution about 0: exact up to n = 32, 100,000 fixed draws beyond."""
+    """p of the sign-flip test of symmetry about 0: exact up to n = 32, 100,000 fixed draws beyond."""
     d = np.asarray(d, float)
     flat = d.reshape(-1, d.shape[-1])
     return np.array([_flip_one(row, alternative) for row in flat]).reshape(d.shape[:-1])
@@ -153,7 +157,7 @@ def signed_rank(d: ArrayLike) -> NDArray:
 
 
 def guarded(d: ArrayLike, alternative: Alternative = "two-sided") -> NDArray:
-    """p of the deciding test: the larger of the exact sign flip and the skew-guarded t (see the module's head)."""
+    """p of the deciding test: the larger of the exact sign flip and the skew-guarded t."""
     return np.fmax(sign_flip(d, alternative), skew_guarded_t(d, alternative))
 
 
@@ -214,7 +218,10 @@ def power(effect: ArrayLike, n: int, alpha: float = 0.05) -> NDArray:
 
 
 def detectable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> float:
-    """The true difference that a paired t with n pairs and this sd finds with the wanted power; NaN at n < 2."""
+    """The true difference that a paired t with n pairs and this sd finds with the wanted power.
+
+    NaN at n < 2.
+    """
     if n < 2 or not math.isfinite(sd):
         return math.nan
     if sd == 0:
@@ -233,7 +240,7 @@ def pairs_needed(
     test: str = "guarded",
     limit: int = 100_000,
 ) -> int | None:
-    """The pairs with which a true `difference` is found with the wanted power, not below the test's own floor.
+    """The pairs with which a true `difference` is found with the wanted power, and that the floor needs.
 
     None where more than `limit` would be needed, or where the sd is unknown.
     """

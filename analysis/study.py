@@ -8,16 +8,18 @@ A sweep's YAML has a block `study:`, which the harness copies into every record'
       baseline: ensemble_kd
       alpha: 0.05                     # family-wise, within each family
       test: guarded                   # or t, sign_flip (see analysis/statistics.py)
-      margins: {nll: 0.02, acc: 0.005}          # the smallest difference of interest, in the metric's own unit
+      margins: {nll: 0.02, acc: 0.005}    # smallest differences of interest, in the metric's own unit
       arms:                           # names for configurations, optional
         lbe_tdiv: {method.name: combined, method.student_term: false}
-      factors: [teachers.size]        # configuration keys that tell arms apart beside the method's options, optional
+      factors: [teachers.size]            # keys that tell arms apart beside the method's options, optional
       families:
-        variants: {against: ensemble_kd, arms: [weight_averaging, perturbation, combined]}   # arms: optional, all
+        variants: {against: ensemble_kd, arms: [weight_averaging, perturbation, combined]}  # default: all
         ladder: {ladder: [kd, ensemble_kd, weight_averaging, lbe_tdiv, combined]}
-        parts: {factorial: {neither: ensemble_kd, first: weight_averaging, second: perturbation, both: lbe_tdiv,
-                            names: [weight averaging, perturbation]}}
-        own: {pairs: [[combined, lbe_tdiv]]}                                                 # [variant, reference]
+        parts:
+          factorial:
+            {neither: ensemble_kd, first: weight_averaging, second: perturbation, both: lbe_tdiv,
+             names: [weight averaging, perturbation]}
+        own: {pairs: [[combined, lbe_tdiv]]}                            # [variant, reference]
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +70,7 @@ class Family:
             wanted = [(variant, self.reference) for variant in variants]
         elif self.kind == "ladder":
             steps = [arm for arm in self.arms if arm in present]
-            wanted = [(b, a) for a, b in zip(steps, steps[1:], strict=False)]
+            wanted = [(b, a) for a, b in pairwise(steps)]
         else:
             wanted = list(self.pairs)
         return [(a, b) for a, b in wanted if a in present and b in present]
@@ -98,7 +101,8 @@ class Study:
     source: str = "nowhere"
 
     def complete(self, present: list[str]) -> Study:
-        """Fill in what was not declared, for the arms that are there; families made up here are exploratory."""
+        """Fill in what was not declared, for the arms that are there; families made up here are "
+        "exploratory."""
         baseline = self.baseline
         if baseline is None and present:
             baseline = next((arm for arm in ("ensemble_kd", "kd") if arm in present), present[0])

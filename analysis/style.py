@@ -1,7 +1,7 @@
 """How figures look: readable in grey, by the colour-blind, and in a column of a paper.
 
-Colours are Okabe and Ito's, ordered so that neighbours differ in lightness; every arm also has its own marker and dash.
-Figures are plain `matplotlib.figure.Figure` objects, without pyplot and its global state.
+Colours are Okabe and Ito's, ordered so that neighbours differ in lightness; every arm also has its own marker
+and dash. Figures are plain `matplotlib.figure.Figure` objects, without pyplot and its global state.
 """
 
 from __future__ import annotations

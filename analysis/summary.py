@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Summary:
-    """tables in reading order; the primary metric's verdicts, limits and leftovers as lines; and all contrasts."""
+    """tables in reading order; verdicts on the primary metric, limits, leftovers; and all contrasts."""
 
     tables: list[tables.Table]
     verdicts: list[str]
@@ -62,7 +62,9 @@ def summarise(runs: pd.DataFrame, study: Study, columns: tuple[str, ...] | None 
             for key in dict.fromkeys((c.data, c.model) for c in primary if c.family == family.name):
                 mine = [c for c in primary if c.family == family.name and (c.data, c.model) == key]
                 factorials.append(f"[{family.name}] {place(mine[0], primary)}{in_words(mine)}")
-    return Summary(shown, verdicts, factorials, words.limits(primary) + declared(study), missing(runs, study), found)
+    return Summary(
+        shown, verdicts, factorials, words.limits(primary) + declared(study), missing(runs, study), found
+    )
 
 
 def place(c: Contrast, among: list[Contrast]) -> str:
@@ -93,7 +95,8 @@ def declared(study: Study) -> list[str]:
     """How far the design was fixed before the runs."""
     if study.source == "records" and all(family.declared for family in study.families):
         return [
-            f"Families, primary metric and margins were declared before the runs; tests at family-wise {study.alpha:g}."
+            "Families, primary metric and margins were declared before the runs; tests at family-wise "
+            f"{study.alpha:g}."
         ]
     if study.source in ("records", "nowhere"):
         return ["No families were declared before the runs: every verdict is exploratory."]

@@ -1,6 +1,8 @@
-"""Tables of an ablation: method x metric, costs, switches, and the contrasts, each a `Table` that prints in five forms.
+"""Tables of an ablation: method x metric, costs, switches, and the contrasts, each a `Table` that prints in
+five forms.
 
-A Table is text by rows and columns, next to the hashes of the runs behind every row, so each number can be traced.
+A Table is text by rows and columns, next to the hashes of the runs behind every row, so each number can be
+traced.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ VERDICT_MARK = {"better": "+", "worse": "-", "equivalent": "=", "inconclusive": 
 
 @dataclass
 class Table:
-    """title; column names; rows of cells; per row the run hashes behind it; which cells are bold; notes below."""
+    """title; column names; rows of cells; the run hashes behind each row; bold cells; notes below."""
 
     title: str
     columns: list[str]
@@ -78,9 +80,9 @@ def ablation(
 ) -> list[Table]:
     """Method x metric, one table per data set x network.
 
-    A cell: mean ± sd over all finished runs; the best in bold, and ~ on those that a paired test (Holm over the
-    comparisons with the best; exploratory) does not distinguish from it. The column of differences to the baseline is
-    the primary metric's, with the verdict of the study's own family where `found` has it.
+    A cell: mean ± sd over all finished runs; the best in bold, and ~ on those that a paired test (Holm over
+    the comparisons with the best; exploratory) does not distinguish from it. The column of differences to the
+    baseline is the primary metric's, with the verdict of the study's own family where `found` has it.
     """
     result = []
     for name, block in blocks_of(runs):
@@ -114,7 +116,8 @@ def _ablation(
     for j, m in enumerate(chosen):
         _mark_best(table, done, arms, m, first, j + 2, study)
     table.notes.append(
-        f"Bold: best mean. {ALIKE}: not distinguishable from the best (exploratory). n: runs; paired tests use seeds."
+        f"Bold: best mean. {ALIKE}: not distinguishable from the best (exploratory). n: runs; paired "
+        "tests use seeds."
     )
     if found is None:
         return table
@@ -199,7 +202,7 @@ def _mark_best(
 
 
 def costs(runs: pd.DataFrame, study: Study) -> list[Table]:
-    """What every arm costs, with the ratio of its device time to the baseline's; one table per data set x network."""
+    """What every arm costs, and its device time over the baseline's; a table per data set x network."""
     tables = []
     for name, block in blocks_of(runs[runs["status"] == "done"]):
         whole = study.complete(sorted(block["arm"].unique()))
@@ -261,8 +264,8 @@ def contrast_table(found: list[Contrast], title: str) -> Table:
     """The full numbers of contrasts, a row each."""
     table = Table(
         title,
-        ["comparison", "metric", "n", "mean ± sd", "reference", "difference [95 % CI]", "d_z", "P(better)", "p t", "p flip",
-         "p", "p adj.", "floor adj.", "detectable", "n for margin", "verdict"],
+        ["comparison", "metric", "n", "mean ± sd", "reference", "difference [95 % CI]", "d_z", "P(better)",
+         "p t", "p flip", "p", "p adj.", "floor adj.", "detectable", "n for margin", "verdict"],
         [], [],
     )  # fmt: skip
     for c in found:
@@ -277,17 +280,21 @@ def contrast_table(found: list[Contrast], title: str) -> Table:
         table.add(
             [
                 f"{c.variant} - {c.reference}" if c.reference else c.variant,
-                m.label, n, side(c.mean_variant, c.sd_variant), side(c.mean_reference, c.sd_reference), difference(c),
+                m.label, n, side(c.mean_variant, c.sd_variant),
+                side(c.mean_reference, c.sd_reference), difference(c),
                 _number(c.d_z, "{:+.2f}"), _number(c.superiority, "{:.2f}"),
                 probability(c.p_t), probability(c.p_flip), probability(c.p), probability(c.p_adjusted),
                 probability(c.floor_adjusted), "-" if math.isnan(c.detectable) else m.text(c.detectable),
-                "-" if c.needed is None else str(c.needed), c.verdict if c.role == "primary" else f"({c.verdict})",
+                "-" if c.needed is None else str(c.needed),
+                c.verdict if c.role == "primary" else f"({c.verdict})",
             ],
             c.runs,
         )  # fmt: skip
     table.notes.append(
-        "Differences are variant minus reference over seeds; p decides (the larger of exact sign flip and skew-guarded t), "
-        "p adj. is it after Holm (primary metric) or Benjamini-Hochberg; floor adj. is the least it could have been; "
+        "Differences are variant minus reference over seeds; p decides (the larger of exact sign flip "
+        "and skew-guarded t), "
+        "p adj. is it after Holm (primary metric) or Benjamini-Hochberg; floor adj. is the least it "
+        "could have been; "
         "detectable: with 80 % power; verdicts in parentheses are exploratory."
         if not found or found[0].test == "guarded"
         else f"Differences are variant minus reference over seeds; the deciding test is {found[0].test}."
@@ -303,7 +310,7 @@ def _number(value: float, form: str) -> str:
 
 
 def switches(runs: pd.DataFrame, study: Study) -> list[Table]:
-    """One factor at a time against the default: arms `method[option=value]` with one changed option, paired with `method`.
+    """One factor at a time: arms `method[option=value]` with one changed option, paired with `method`.
 
     Exploratory unless a family of the study says otherwise; Holm over the switches of one block.
     """

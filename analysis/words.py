@@ -97,7 +97,9 @@ def _limits(c: Contrast) -> str:
         ties = sum(value == 0 for value in c.by_seed)
         tied = f" with {ties} tied" if ties else ""
         family = f" in a family of {c.family_size}" if c.family_size > 1 else ""
-        text = f"n = {c.n}{tied} cannot reach p < {level} with this test{family}; {max(enough, ties + enough)} seeds would."
+        text = (
+            f"n = {c.n}{tied} cannot reach p < {level} with this test{family}; {ties + enough} seeds would."
+        )
         if c.p_t * c.family_size <= c.alpha:
             text += f" (The paired t alone gives {p_equals(c.p_t)}, which rests on normal differences.)"
         return text
@@ -128,11 +130,13 @@ def limits(found: list[Contrast]) -> list[str]:
     sets = sorted({number for c in found for number in c.sets})
     if len(sets) == 1:
         lines.append(
-            f"All conclusions are conditional on teacher set {sets[0]}: other teachers may rank the variants differently."
+            f"All conclusions are conditional on teacher set {sets[0]}: other teachers may rank the "
+            "variants differently."
         )
     elif sets:
         lines.append(
-            f"Tests average each seed over its teacher sets ({', '.join(map(str, sets))}) and are conditional on these; the "
+            f"Tests average each seed over its teacher sets ({', '.join(map(str, sets))}) and are "
+            "conditional on these; the "
             "hierarchical interval also resamples the sets."
         )
     first = [c for c in found if c.role == "primary" and c.n > 0] or [c for c in found if c.n > 0]
@@ -141,8 +145,10 @@ def limits(found: list[Contrast]) -> list[str]:
         c = max(short, key=lambda c: (c.family_size, -c.n))
         enough = statistics.pairs_for_floor(c.alpha, c.family_size, c.test)
         lines.append(
-            f"n = {c.n} cannot reach p < {f'{c.alpha:g}'.removeprefix('0')} with {_TESTS[c.test]} in a family of "
-            f"{c.family_size} (the smallest adjusted p is {probability(c.floor_adjusted)}); {enough} seeds would."
+            f"n = {c.n} cannot reach p < {f'{c.alpha:g}'.removeprefix('0')} with {_TESTS[c.test]} in a "
+            "family of "
+            f"{c.family_size} (the smallest adjusted p is {probability(c.floor_adjusted)}); {enough} "
+            "seeds would."
         )
     if any(c.test == "t" for c in found):
         lines.append("The deciding test is the paired t: it has no floor and rests on normal differences.")

@@ -1,4 +1,6 @@
-"""Headless Chromium over its own pipe: the DevTools protocol as null-terminated JSON on file descriptors 3 and 4."""
+"""Headless Chromium over its own pipe: the DevTools protocol as null-terminated JSON on file descriptors 3
+and 4.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,27 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--remote-debugging-pipe",
 )  # fmt: skip
 
 
 def executable() -> str | None:
-    return next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    return next(
+        (
+            found
+            for name in ("chromium", "chromium-browser", "google-chrome")
+            if (found := shutil.which(name))
+        ),
+        None,
+    )
 
 
 class Page:
-    """One tab. `errors` holds console errors and uncaught exceptions, `requests` the address of every request."""
+    """One tab. `errors` holds console errors and uncaught exceptions, `requests` the address of every
+    request.
+    """
 
     def __init__(self, profile: Path, timeout: float = 60) -> None:
         self.timeout, self.errors, self.requests = timeout, [], []
@@ -40,7 +52,9 @@ class Page:
         os.close(theirs_out)
         self._session = None
         target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -70,7 +84,9 @@ class Page:
         message = json.loads(raw)
         method, parameters = message.get("method"), message.get("params", {})
         if method == "Runtime.exceptionThrown":
-            self.errors.append(parameters["exceptionDetails"].get("exception", {}).get("description", "exception"))
+            self.errors.append(
+                parameters["exceptionDetails"].get("exception", {}).get("description", "exception")
+            )
         elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             self.errors.append(parameters["entry"]["text"])
         elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "assert"):
@@ -94,7 +110,13 @@ class Page:
         return answer["result"].get("value")
 
     def size(self, width: int, height: int, mobile: bool = False) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=mobile,
+        )
 
     def press(self, key: str, code: int, text: str = "") -> None:
         base = {"key": key, "code": key, "windowsVirtualKeyCode": code}
@@ -106,7 +128,9 @@ class Page:
         path.write_bytes(base64.b64decode(data))
 
     def pdf(self) -> bytes:
-        return base64.b64decode(self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)["data"])
+        return base64.b64decode(
+            self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)["data"]
+        )
 
     def close(self) -> None:
         try:

@@ -1,6 +1,7 @@
 """Run directories as the harness leaves them, with numbers from a seeded generator.
 
-The metrics of a run are either given, or computed here from drawn logits, so that record and predictions agree.
+The metrics of a run are either given, or computed here from drawn logits, so that record and predictions
+agree.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ TRAIN = {"epochs": 40, "batch_size": 50, "lr": 0.1, "checkpoint_every": 5}
 
 
 def logits(quality: float, seed: int, run: int, images: int = 400, classes: int = 10, sharpness: float = 1.0):
-    """[images, classes] and labels [images]; the labels are the same for every run, noise shared by runs of one seed."""
+    """[images, classes] and labels [images]; the labels are the same for every run, noise shared by runs of
+    one seed.
+    """
     fixed = np.random.default_rng(7)
     labels = fixed.integers(0, classes, images)
     hard = fixed.normal(0, 1.0, (images, classes))
@@ -49,7 +52,8 @@ def measure(z: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     nll = float(-np.log(p[rows, labels]).mean())
     onehot = np.eye(z.shape[1])[labels]
     return {
-        "acc": float(correct.mean()), "nll": nll, "brier": float(((p - onehot) ** 2).sum(1).mean()), "ece": float(ece),
+        "acc": float(correct.mean()), "nll": nll, "ece": float(ece),
+        "brier": float(((p - onehot) ** 2).sum(1).mean()),
         "nll_ts": nll * 0.98, "ece_ts": float(ece) * 0.5, "temperature": 1.1,
     }  # fmt: skip
 
@@ -87,6 +91,7 @@ def make_run(
         "seed": seed,
         "study": study,
     }
+    members = range(1 if method == "kd" else 4)
     text = json.dumps({**config, "study": None, "revision": revision}, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:12]
     directory = folder / f"{method}-{data}-s{seed}-{name}"
@@ -124,7 +129,7 @@ def make_run(
             "command": f"python -m harness method={method} seed={seed}",
             "started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:00:11+00:00",
             "attempts": 1, "streams": {},
-            "teachers": teachers or [f"{data}-set{teacher_set}-m{m}" for m in range(1 if method == "kd" else 4)],
+            "teachers": teachers or [f"{data}-set{teacher_set}-m{m}" for m in members],
             "data": fingerprint,
             **({"method_defaults": DEFAULTS.get(method, {})} if defaults else {}),
         },
@@ -138,8 +143,10 @@ def make_run(
             validation_labels=labels[:50],
         )
         lines = [
-            {"epoch": e, "step": 10 * e, "loss": 2 / e + 0.01 * seed, "lr": 0.1, "images_per_s": speed, "elapsed_s": e,
-             **({"validation": {"acc": test["acc"] - 0.5 / e, "nll": test["nll"] + 0.5 / e}} if e % 2 == 0 else {})}
+            {"epoch": e, "step": 10 * e, "loss": 2 / e + 0.01 * seed, "lr": 0.1, "images_per_s": speed,
+             "elapsed_s": e,
+             **({"validation": {"acc": test["acc"] - 0.5 / e, "nll": test["nll"] + 0.5 / e}} if e % 2 == 0
+                else {})}
             for e in range(1, 9)
         ]  # fmt: skip
         (directory / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -189,7 +196,8 @@ EFFECTS = {
 
 
 def make_study(
-    folder: Path, seeds: range = range(8), sets: range = range(1), methods: tuple[str, ...] = tuple(EFFECTS), *,
+    folder: Path, seeds: range = range(8), sets: range = range(1),
+    methods: tuple[str, ...] = tuple(EFFECTS), *,
     clean: bool = True, noise: float = 0.01, study: dict[str, Any] | None = None, **more: Any,
 ) -> Path:  # fmt: skip
     """A sweep with known effects on NLL; accuracy and the rest follow from the drawn logits."""
@@ -201,6 +209,7 @@ def make_study(
             for method, options in arms:
                 effect = -0.08 if options else EFFECTS.get(method, 0.0)
                 value = base + effect + noise * generator.normal()
-                make_run(folder, method, seed, teacher_set=number, metrics={"nll": value}, quality=3.0 - 4 * effect,
+                make_run(folder, method, seed, teacher_set=number, metrics={"nll": value},
+                         quality=3.0 - 4 * effect,
                          options=options, study=study, **more)  # fmt: skip
     return folder

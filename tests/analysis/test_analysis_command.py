@@ -18,7 +18,10 @@ def test_a_folder_alone_prints_tables_and_verdicts(study_folder, capsys):
     assert "conditional on teacher set 0" in out
 
 
-@pytest.mark.parametrize("form, start", [("markdown", "###"), ("latex", r"\begin{table}"), ("csv", "table,arm"), ("html", "<table")])
+@pytest.mark.parametrize(
+    "form, start",
+    [("markdown", "###"), ("latex", r"\begin{table}"), ("csv", "table,arm"), ("html", "<table")],
+)
 def test_forms_to_a_file(study_folder, tmp_path, form, start):
     path = tmp_path / "out"
     assert main(["table", str(study_folder), "--format", form, "--metrics", "acc,nll", "-o", str(path)]) == 0
@@ -89,5 +92,7 @@ def test_refused_mixtures_list_the_runs(tmp_path, capsys):
 
 
 def test_help_names_every_command():
-    text = subprocess.run([sys.executable, "-m", "analysis", "--help"], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        [sys.executable, "-m", "analysis", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     assert all(name in text for name in COMMANDS)

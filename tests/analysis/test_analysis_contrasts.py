@@ -38,7 +38,14 @@ def contrast(d, metric="nll", margin=None, role="primary", alpha=0.05, test="gua
     import pandas as pd
 
     rows = [
-        {"status": "done", "arm": arm, "teacher_set": 0, "seed": s, "run": f"{arm}{s}", metric: 1 + (arm == "new") * x}
+        {
+            "status": "done",
+            "arm": arm,
+            "teacher_set": 0,
+            "seed": s,
+            "run": f"{arm}{s}",
+            metric: 1 + (arm == "new") * x,
+        }
         for s, x in enumerate(d)
         for arm in ("new", "old")
     ]
@@ -48,7 +55,16 @@ def contrast(d, metric="nll", margin=None, role="primary", alpha=0.05, test="gua
 
     declared = Study(margins={metric: margin} if margin else {}, alpha=alpha, test=test)
     return measure(
-        pairs, known(metric), declared, family="f", kind="pairs", data="d", model="m", variant="new", reference="old", role=role
+        pairs,
+        known(metric),
+        declared,
+        family="f",
+        kind="pairs",
+        data="d",
+        model="m",
+        variant="new",
+        reference="old",
+        role=role,
     )
 
 
@@ -205,7 +221,9 @@ def test_dropped_pairs_are_named(tmp_path):
 
 
 def test_seeds_are_the_units_over_teacher_sets(tmp_path):
-    make_study(tmp_path, seeds=range(6), sets=range(3), methods=("ensemble_kd", "combined"), clean=False, files=False)
+    make_study(
+        tmp_path, seeds=range(6), sets=range(3), methods=("ensemble_kd", "combined"), clean=False, files=False
+    )
     found = compute(load(tmp_path), Study(), ["nll"])[0]
     assert (found.n, found.pairs, found.sets) == (6, 18, (0, 1, 2))
     assert found.low_sets < found.difference < found.high_sets
@@ -275,14 +293,24 @@ def test_blocks_follow_scipy_and_need_five(tmp_path):
         for j, method in enumerate(("kd", "ensemble_kd", "combined")):
             for seed in range(2):
                 nll = 0.5 + 0.1 * i - 0.05 * j + 0.005 * generator.normal()
-                make_run(tmp_path, method, seed, data=f"set{i}", fingerprint=f"f{i}", metrics={"nll": nll}, files=False)
+                make_run(
+                    tmp_path,
+                    method,
+                    seed,
+                    data=f"set{i}",
+                    fingerprint=f"f{i}",
+                    metrics={"nll": nll},
+                    files=False,
+                )
     runs = load(tmp_path)
     found = blocks(runs, "nll")
     assert list(found.ranks.index) == ["combined", "ensemble_kd", "kd"]
     expected = stats.friedmanchisquare(*(found.values[arm] for arm in found.values)).pvalue
     assert found.friedman_p == pytest.approx(expected)
     pair = found.pairwise.iloc[0]
-    assert pair["p"] == pytest.approx(stats.wilcoxon(found.values["combined"], found.values["ensemble_kd"]).pvalue)
+    assert pair["p"] == pytest.approx(
+        stats.wilcoxon(found.values["combined"], found.values["ensemble_kd"]).pvalue
+    )
     assert set(found.pairwise["verdict"]) == {"better"}
     few = runs[runs["data"].isin([f"set{i}" for i in range(5)])]
     small = blocks(few, "nll")

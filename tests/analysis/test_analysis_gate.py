@@ -149,7 +149,8 @@ def test_error_rates_of_the_gate():
 
 
 @pytest.mark.parametrize(
-    "content, message", [("{", "not valid JSON"), ("{}", "not a baseline file"), (None, "no such baseline file")]
+    "content, message",
+    [("{", "not valid JSON"), ("{}", "not a baseline file"), (None, "no such baseline file")],
 )
 def test_bad_baselines(tmp_path, content, message):
     path = tmp_path / "b.json"

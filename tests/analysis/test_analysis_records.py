@@ -190,7 +190,9 @@ def test_parquet_and_back_or_a_clear_error(tmp_path, small_folder):
         assert list(load(records.export(runs, tmp_path / "runs.parquet"))["nll"]) == list(runs["nll"])
 
 
-@pytest.mark.parametrize("content, message", [("a,b\n1,2\n", "not an exported table"), (None, "no such file")])
+@pytest.mark.parametrize(
+    "content, message", [("a,b\n1,2\n", "not an exported table"), (None, "no such file")]
+)
 def test_bad_files_are_one_line(tmp_path, content, message):
     path = tmp_path / "x.csv"
     if content:
@@ -206,8 +208,13 @@ def test_nothing_there(tmp_path):
 
 
 def test_import_is_light_and_without_torch():
-    code = "import time; t = time.time(); import analysis, analysis.__main__, sys; print(time.time() - t, 'torch' in sys.modules)"
-    seconds, torch = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    code = (
+        "import time; t = time.time(); import analysis, analysis.__main__, sys; "
+        "print(time.time() - t, 'torch' in sys.modules)"
+    )
+    seconds, torch = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert float(seconds) < 2
     assert torch == "False"
 

@@ -159,11 +159,21 @@ class TestInBrowser:
     def test_verdicts_come_first_and_match(self, page, report, runs):
         page.open(report)
         texts = page.evaluate("[...document.querySelectorAll('main > section')].map(s => s.id)")
-        assert texts == ["verdicts", "tables", "figures", "comparisons", "failures", "provenance", "reproduce"]
+        assert texts == [
+            "verdicts",
+            "tables",
+            "figures",
+            "comparisons",
+            "failures",
+            "provenance",
+            "reproduce",
+        ]
         shown = page.evaluate("[...document.querySelectorAll('.verdicts li')].map(l => l.className)")
         assert shown == [c.verdict for c in compute(runs, Study(), ["nll"])]
         assert "loss is not finite" in page.evaluate("document.querySelector('#failures').textContent")
-        assert "python -m harness method=kd seed=3" in page.evaluate("document.querySelector('#reproduce').textContent")
+        assert "python -m harness method=kd seed=3" in page.evaluate(
+            "document.querySelector('#reproduce').textContent"
+        )
 
     @pytest.mark.parametrize("width", [320, 375, 768])
     def test_phone_width_does_not_overflow(self, page, report, width):
@@ -198,7 +208,10 @@ class TestInBrowser:
         button = "document.querySelector('#table-0 thead th:last-child button')"
         for _ in range(2):
             page.evaluate(f"{button}.click()")
-            last = page.evaluate("[...document.querySelectorAll('#table-0 tbody tr')].map(r => [...r.cells].at(-1).textContent)")
+            last = page.evaluate(
+                "[...document.querySelectorAll('#table-0 tbody tr')].map(r => "
+                "[...r.cells].at(-1).textContent)"
+            )
             assert last[-2:] == ["", ""]
 
     def test_every_control_is_reached_by_tab(self, page, report):
@@ -213,7 +226,8 @@ class TestInBrowser:
     def test_screen_reader_basics(self, page, report):
         page.open(report)
         facts = page.evaluate("""({
-            lang: document.documentElement.lang, title: document.title, h1: document.querySelectorAll('h1').length,
+            lang: document.documentElement.lang, title: document.title,
+            h1: document.querySelectorAll('h1').length,
             landmarks: ['header', 'nav', 'main', 'footer'].map(n => document.querySelectorAll(n).length),
             unnamed: [...document.querySelectorAll('section, nav, [role=region]')].filter(e => {
                 const label = e.getAttribute('aria-labelledby');
@@ -223,7 +237,8 @@ class TestInBrowser:
             scopes: [...document.querySelectorAll('th')].every(t => t.scope),
             levels: [...document.querySelectorAll('h1, h2, h3')].map(h => Number(h.tagName[1])),
             ids: [...document.querySelectorAll('[id]')].map(e => e.id),
-            anchors: [...document.querySelectorAll('nav a')].every(a => document.querySelector(a.getAttribute('href'))),
+            anchors: [...document.querySelectorAll('nav a')].every(
+                a => document.querySelector(a.getAttribute('href'))),
         })""")
         assert facts["lang"] == "en"
         assert facts["title"]
@@ -242,7 +257,9 @@ class TestInBrowser:
         assert page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
         # A4 landscape less margins is 1046 CSS pixels: tables have to fit, as paper does not scroll.
         page.size(1046, 700)
-        widest = page.evaluate("Math.max(...[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().right))")
+        widest = page.evaluate(
+            "Math.max(...[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().right))"
+        )
         assert widest <= 1046
         page.call("Emulation.setEmulatedMedia", media="")
         pdf = page.pdf()

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from test_analysis_contrasts import contrast
 
 from analysis import simulation, statistics
 from analysis.contrasts import judge
-from test_analysis_contrasts import contrast
 
 REPEATS = 600
 

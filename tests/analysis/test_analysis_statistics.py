@@ -28,7 +28,8 @@ TDIV = {
     "ece": [0.071, 0.070, 0.074, 0.067],
     "ece_ts": [0.044, 0.044, 0.037, 0.038],
 }
-# (variant, reference, metric, difference, its last digit, interval or None, p as published with its last digit or a bound)
+# (variant, reference, metric, difference, its last digit, interval or None, p as published with its last
+# digit or a bound)
 PUBLISHED = [
     (LATENT, KD, "acc", 0.155, 0.0005, (-0.154, 0.464), (0.21, 0.005)),
     (LATENT, KD, "nll", -0.0605, 0.00005, None, (0.0031, 0.00005)),
@@ -58,14 +59,22 @@ def test_worked_example_to_the_digits_given(variant, reference, metric, differen
 
 
 def test_worked_example_exact_ranks_cannot_settle_it():
-    strong = [(LATENT, KD, "nll"), (LATENT, KD, "ece"), (TDIV, LATENT, "acc"), (TDIV, KD, "nll"), (TDIV, KD, "acc")]
+    strong = [
+        (LATENT, KD, "nll"),
+        (LATENT, KD, "ece"),
+        (TDIV, LATENT, "acc"),
+        (TDIV, KD, "nll"),
+        (TDIV, KD, "acc"),
+    ]
     for variant, reference, metric in strong:
         d = np.subtract(variant[metric], reference[metric])
         assert statistics.signed_rank(d) == statistics.sign_flip(d) == 0.125 == statistics.smallest_p(4)
         assert statistics.guarded(d) == 0.125
 
 
-@pytest.mark.parametrize("n, floor", [(3, 0.25), (4, 0.125), (5, 0.0625), (8, 0.0078125), (9, 0.00390625), (10, 0.001953125)])
+@pytest.mark.parametrize(
+    "n, floor", [(3, 0.25), (4, 0.125), (5, 0.0625), (8, 0.0078125), (9, 0.00390625), (10, 0.001953125)]
+)
 def test_floors(n, floor):
     assert statistics.smallest_p(n) == floor
     d = np.linspace(1, 2, n)
@@ -81,7 +90,13 @@ def test_seeds_that_a_family_needs():
 
 @pytest.mark.parametrize(
     "n, published",
-    [(3, (0.18, 0.47, 0.75)), (4, (0.29, 0.75, 0.97)), (5, (0.40, 0.91, 1.0)), (8, (0.68, 1.0, 1.0)), (10, (0.80, 1.0, 1.0))],
+    [
+        (3, (0.18, 0.47, 0.75)),
+        (4, (0.29, 0.75, 0.97)),
+        (5, (0.40, 0.91, 1.0)),
+        (8, (0.68, 1.0, 1.0)),
+        (10, (0.80, 1.0, 1.0)),
+    ],
 )
 def test_power_of_the_paired_t(n, published):
     assert statistics.power([1, 2, 3], n) == pytest.approx(published, abs=0.006)
@@ -107,7 +122,9 @@ def test_paired_t_is_scipys():
     t = statistics.paired_t(d)
     expected = stats.ttest_1samp(d, 0, axis=1)
     interval = expected.confidence_interval()
-    np.testing.assert_allclose([t.t, t.p, t.low, t.high], [expected.statistic, expected.pvalue, interval.low, interval.high])
+    np.testing.assert_allclose(
+        [t.t, t.p, t.low, t.high], [expected.statistic, expected.pvalue, interval.low, interval.high]
+    )
     one_sided = stats.ttest_1samp(d, 0, axis=1, alternative="less").pvalue
     np.testing.assert_allclose(statistics.paired_t(d, alternative="less").p, one_sided)
 
@@ -146,7 +163,9 @@ def test_holm_by_hand():
 def test_hedges_correction():
     d = np.array([0.1, 0.3, 0.2, 0.6])
     plain = d.mean() / d.std(ddof=1)
-    assert statistics.hedges(d) / plain == pytest.approx(0.7236, abs=5e-4)  # Hedges 1981, table 1, 3 degrees of freedom
+    assert statistics.hedges(d) / plain == pytest.approx(
+        0.7236, abs=5e-4
+    )  # Hedges 1981, table 1, 3 degrees of freedom
     assert np.isnan(statistics.hedges([0.2, 0.2, 0.2]))
 
 
@@ -229,7 +248,12 @@ def test_image_bootstrap_is_near_the_normal_interval():
 
 def test_crossed_bootstrap_is_wider_than_either_layer():
     generator = np.random.default_rng(6)
-    d = 0.1 + generator.normal(0, 0.1, (8, 1)) + generator.normal(0, 1, (1, 500)) + generator.normal(0, 0.3, (8, 500))
+    d = (
+        0.1
+        + generator.normal(0, 0.1, (8, 1))
+        + generator.normal(0, 1, (1, 500))
+        + generator.normal(0, 0.3, (8, 500))
+    )
 
     def width(i):
         return i.high - i.low

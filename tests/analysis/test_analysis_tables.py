@@ -31,7 +31,8 @@ def test_cells_are_mean_and_sd_of_the_runs_named(runs, view):
     table = view.tables[0]
     labels = [row[0] for row in table.rows]
     assert labels == [
-        "(one teacher)", "(teacher ensemble)", "kd", "ensemble_kd", "weight_averaging", "perturbation", "combined",
+        "(one teacher)", "(teacher ensemble)", "kd", "ensemble_kd", "weight_averaging", "perturbation",
+        "combined",
         "combined[student_term=false]",
     ]  # fmt: skip
     for row, hashes in zip(table.rows[2:], table.runs[2:], strict=True):
@@ -141,7 +142,9 @@ def latex_is_balanced(text):
     stripped = re.sub(r"\\[{}\\&%$#_]", "", body)
     assert stripped.count("{") == stripped.count("}")
     assert stripped.count("$") % 2 == 0
-    assert not re.search(r"(?<!\\)[#_]", re.sub(r"\\[a-z]+\{[^}]*\}", "", body.replace(r"\_", "")).replace("%", ""))
+    assert not re.search(
+        r"(?<!\\)[#_]", re.sub(r"\\[a-z]+\{[^}]*\}", "", body.replace(r"\_", "")).replace("%", "")
+    )
     begun = re.findall(r"\\begin\{(\w+)\}", body)
     assert sorted(begun) == sorted(re.findall(r"\\end\{(\w+)\}", body))
 
@@ -161,7 +164,9 @@ def test_latex_compiles(view, tmp_path):
     body = "\n".join(render.latex(table) for table in view.tables)
     source = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
     (tmp_path / "t.tex").write_text(source)
-    subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True)
+    subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True
+    )
 
 
 def test_text_form_shows_every_cell(view):
