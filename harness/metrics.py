@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import entr, log_softmax, logsumexp, softmax
 
 BINS = 15
 TEMPERATURES = (1e-3, 1e3)  # where the fit looks
@@ -38,15 +38,22 @@ def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
     return float((errors**2).sum(1).mean())
 
 
+def entropy(probabilities: ArrayLike) -> NDArray[np.float64]:
+    """Entropy of each image's prediction, [N], in nats."""
+    return entr(np.asarray(probabilities, np.float64)).sum(1)
+
+
 def calibration_bins(
     probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Count, mean confidence and accuracy of each bin (lo, hi] of the top confidence; nan where a bin is empty."""
-    probabilities = np.asarray(probabilities, np.float64)
+    probabilities = np.asarray(probabilities)
     confidence = probabilities.max(1)
     correct = probabilities.argmax(1) == np.asarray(labels)
-    # searchsorted on the right edges puts a confidence that equals an edge into the bin below it, and 1.0 into the last.
-    index = np.minimum(np.searchsorted(np.linspace(0, 1, bins + 1)[1:], confidence, side="left"), bins - 1)
+    # Edges in the confidences' own precision, so that a float32 0.6 lies on the edge 0.6. searchsorted on the right
+    # edges puts a confidence that equals an edge into the bin below it, and 1.0 into the last.
+    edges = np.linspace(0, 1, bins + 1).astype(confidence.dtype)
+    index = np.minimum(np.searchsorted(edges[1:], confidence, side="left"), bins - 1)
     count = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):
         mean_confidence = np.bincount(index, confidence, bins) / count

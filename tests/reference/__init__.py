@@ -1,4 +1,4 @@
-"""Comparison with numbers of the paper's official implementation: `python -m tests.reference FILE.npz [FILE ...]`.
+"""Comparison with numbers of the paper's official code: `python -m tests.reference FILE.npz [FILE ...]`.
 
-Every quantity of a file is recomputed through the pieces that training uses; nothing of a method is written twice.
+Every quantity of a file is recomputed through the pieces that training uses; no method is written twice.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.reference FILE.npz [FILE ...]`: exit status 1 if any quantity is out or could not be computed."""
+"""`python -m tests.reference FILE.npz [FILE ...]`: exit status 1 if a quantity is out or was not computed."""
 
 from __future__ import annotations
 

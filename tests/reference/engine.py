@@ -1,8 +1,9 @@
-"""Networks, losses, gradients, perturbations and optimiser steps, recomputed by the classes that training uses."""
+"""Networks, losses, gradients, perturbations and optimiser steps, by the classes that training uses."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -24,12 +25,13 @@ from methods.latent_be import LatentBE
 from methods.method import Method, Teachers
 from methods.weight_averaging import WeightAveraging
 from tests.reference import layout
-from tests.reference.differences import DIFFERENCES, use_biased_variance
-from tests.reference.file import ReferenceFile, precision
+from tests.reference.differences import DIFFERENCES, Kinks, use_biased_variance
+from tests.reference.file import Quantity, ReferenceFile, precision
 
 METHODS = {"plain": Supervised, "kd": EnsembleKD, "latentbe": WeightAveraging, "tdivsdiv": Combined}
 STEPS_PER_EPOCH = 351  # 45,000 images in batches of 128
 RATE_TOLERANCE = 1e-6  # of a float32 learning rate, relative to the schedule's peak
+MOST_FLIPS = 32
 TRAJECTORY_TOLERANCE = 1e-7  # in float64, where rounding grows from step to step
 MERGED = {  # name of the forward pass -> how the LatentBE student is merged for it
     "be_merged_stepval": "factors",
@@ -41,11 +43,11 @@ MERGED = {  # name of the forward pass -> how the LatentBE student is merged for
 def check_engine(file: ReferenceFile) -> list[str]:
     """Judge every quantity of an engine file; returns what is worth saying above the results."""
     engine = Engine(file)
-    engine.check_forward()
-    engine.check_merged()
+    engine.attempt("fwd", engine.check_forward)
+    engine.attempt("merged", engine.check_merged)
     for case in file.children("step"):
-        engine.check_case(case)
-    engine.check_trajectory()
+        engine.attempt(f"step/{case}", functools.partial(engine.check_case, case))
+    engine.attempt("traj", engine.check_trajectory)
     return [str(engine), *(f"handled exactly: {difference}" for difference in DIFFERENCES)]
 
 
@@ -73,6 +75,7 @@ class Engine:
         self.labels = torch.from_numpy(file.take("in/labels").astype(np.int64))
         self.weight_decay = float(file.take("in/weight_decay"))
         self.members = int(file.take("in/M"))
+        self.kinks = Kinks()
         self.shape = layout.read_shape(file, "student")
         self.teachers = Teachers([self.plain(f"teacher{m}") for m in range(self.members)])
 
@@ -81,17 +84,17 @@ class Engine:
         return f"{self.shape}, {self.members} members, batch {batch}, {self.dtype}".replace("torch.", "")
 
     def plain(self, name: str) -> nn.Sequential:
-        network = layout.build(self.file, name, self.dtype)
+        network = layout.build(self.file, name, self.dtype, self.kinks)
         layout.load(network, self.file, name)
         return network
 
     def latent_be(self) -> LatentBE:
-        network = layout.build(self.file, "be", self.dtype)
+        network = layout.build(self.file, "be", self.dtype, self.kinks)
         student = WeightAveraging().student(network, self.members, torch.Generator())
         layout.load(student, self.file, "be")
         return student
 
-    # Forward passes and merging ----------------------------------------------------------------------------------
+    # Forward passes and merging ----------------------------------------------------------------------------
 
     def check_forward(self) -> None:
         for m in range(self.members):
@@ -110,7 +113,9 @@ class Engine:
         self.file.compare(f"{name}/logits", logits)
         self.file.compare(f"{name}/pooled_features", seen.pop("pooled"))
         for block, features in seen.items():
-            self.file.compare(f"{name}/features.block.{block}/example0", layout.images_to_file(features[:1])[0])
+            self.file.compare(
+                f"{name}/features.block.{block}/example0", layout.images_to_file(features[:1])[0]
+            )
         self.file.compare(f"{name}/new_batch_stats", layout.to_file(layout.statistics(network)))
 
     def check_merged(self) -> None:
@@ -122,7 +127,9 @@ class Engine:
                         logits = self.merged(student, name).eval()(self.images)
                     self.file.compare(f"{prefix}/{name}/eval/logits", logits)
         self.file.compare("merged_stepval", layout.values_to_file(self.merged(student, "be_merged_stepval")))
-        self.file.compare("merged_notebook", layout.values_to_file(self.merged(student, "be_merged_notebook")))
+        self.file.compare(
+            "merged_notebook", layout.values_to_file(self.merged(student, "be_merged_notebook"))
+        )
         if "stepval/n" in self.file.arrays:
             count = int(self.file.take("stepval/n"))
             with torch.no_grad():
@@ -136,7 +143,38 @@ class Engine:
             network.network.classifier.bias = student.network.network.classifier.bias
         return network
 
-    # Optimiser steps ---------------------------------------------------------------------------------------------
+    def attempt(self, name: str, run: Callable[[], None]) -> None:
+        """Run checks; where some are out, run again with relu inputs within rounding of 0 on the other side.
+
+        There the two implementations' roundings decide which derivative each takes. The first choice of sides
+        with which everything fits is kept, else the original one. Checks that cannot be run are out.
+        """
+        results, first = self.file.results, len(self.file.results)
+        original: list[Quantity] = []
+        for flipped in self.sides():
+            self.kinks.flipped, self.kinks.seen = frozenset(flipped), 0
+            del results[first:]
+            try:
+                run()
+            except (KeyError, ValueError, RuntimeError) as error:
+                self.file.judge(name, float("inf"), note=f"{type(error).__name__}: {error}")
+            if all(result.ok for result in results[first:]):
+                break
+            original = original or results[first:]
+        else:
+            results[first:] = original
+        for before, after in zip(original, results[first:], strict=False):
+            if after.ok and not before.ok:
+                after.note += f"; relu inputs within rounding of 0 on their other side: {len(flipped)}"
+
+    def sides(self) -> Iterator[tuple[int, ...]]:
+        """Which of the doubtful relu inputs to flip: none, then up to three of those the last run met."""
+        yield ()
+        doubtful = range(self.kinks.seen)
+        choices = itertools.chain.from_iterable(itertools.combinations(doubtful, k) for k in range(1, 4))
+        yield from itertools.islice(choices, MOST_FLIPS)
+
+    # Optimiser steps ---------------------------------------------------------------------------------------
 
     def start(self, method: Method) -> tuple[ReferenceTrainer, Training]:
         """A trainer on the paper's recipe, and a training at the file's weights that has no momentum yet."""
@@ -147,7 +185,7 @@ class Engine:
         split = Split(pixels.repeat(STEPS_PER_EPOCH, 1, 1, 1), self.labels.repeat(STEPS_PER_EPOCH))
         data = Dataset(self.shape.classes, (), (), split, split, split)
         trainer = ReferenceTrainer(method, data, self.teachers, recipe, padding=0, flip=False, seed=0)
-        training = trainer.start(layout.build(self.file, name, self.dtype))
+        training = trainer.start(layout.build(self.file, name, self.dtype, self.kinks))
         layout.load(training.student, self.file, name)
         use_biased_variance(layout.unwrap(training.student))
         training.student.train()
@@ -194,15 +232,19 @@ class Engine:
             trainer.method = replace(trainer.method, pair=pair)
             self.check_step(name, trainer, training, self.find_step(name, trainer), tolerance)
         self.file.compare("traj/final_params", layout.values_to_file(training.student), tolerance)
-        self.file.compare("traj/final_batch_stats", layout.to_file(layout.statistics(training.student)), tolerance)
+        self.file.compare(
+            "traj/final_batch_stats", layout.to_file(layout.statistics(training.student)), tolerance
+        )
         self.file.compare("traj/final_momentum", momenta(training), tolerance)
 
     def find_step(self, name: str, trainer: ReferenceTrainer) -> int:
-        """The step of the schedule with the file's learning rate, which it gives instead of the step's number."""
+        """The step of the schedule that has the file's learning rate (the file has no number)."""
         if f"{name}/global_step" in self.file.arrays:
             return int(self.file.take(f"{name}/global_step"))
         rate = float(self.file.take(f"{name}/metrics/lr"))
-        return min(range(trainer.epochs * STEPS_PER_EPOCH), key=lambda step: abs(trainer.schedule(step) - rate))
+        return min(
+            range(trainer.epochs * STEPS_PER_EPOCH), key=lambda step: abs(trainer.schedule(step) - rate)
+        )
 
     def check_step(
         self, name: str, trainer: ReferenceTrainer, training: Training, step: int, tolerance: float
@@ -214,14 +256,18 @@ class Engine:
         training.step = step
         peak = trainer.recipe["lr"]
         error = abs(trainer.schedule(step) - rate) / peak
-        self.file.judge(f"{name}/metrics/lr", error, RATE_TOLERANCE, f"step {step}, relative to the peak of {peak}")
+        self.file.judge(
+            f"{name}/metrics/lr", error, RATE_TOLERANCE, f"step {step}, relative to the peak of {peak}"
+        )
 
         if isinstance(trainer.method, Combined):
             self.check_objective(name, trainer, student, compare)
         decay = sum(0.5 * group["weight_decay"] * p.detach().square().sum() for group, p in grouped(training))
         seen: dict[str, Tensor] = {}
         hooks = [
-            student.register_forward_hook(lambda _, inputs, logits: seen.update(images=inputs[0], logits=logits)),
+            student.register_forward_hook(
+                lambda _, inputs, logits: seen.update(images=inputs[0], logits=logits)
+            ),
             training.optimiser.register_step_pre_hook(lambda *_: seen.update(gradients=gradients(training))),
         ]
         parts = trainer.take_step(training, self.images, self.labels)
@@ -229,7 +275,10 @@ class Engine:
             hook.remove()
 
         logits = seen["logits"].detach().flatten(0, -2)
-        compare(f"{name}/metrics/acc1", metrics.accuracy(logits, self.labels.repeat(len(logits) // len(self.labels))))
+        compare(
+            f"{name}/metrics/acc1",
+            metrics.accuracy(logits, self.labels.repeat(len(logits) // len(self.labels))),
+        )
         compare(f"{name}/metrics/loss", parts["loss"].detach() + decay)
         compare(f"{name}/metrics/loss_wd", decay / self.weight_decay)
         for part in ("loss_ce", "loss_kd"):
@@ -271,7 +320,10 @@ def rate_scales(training: Training) -> dict[str, float]:
 
 def gradients(training: Training) -> dict[str, np.ndarray]:
     """Gradients of loss and weight decay together, times the factor on the learning rate."""
-    full = {id(p): group["lr_scale"] * (p.grad + group["weight_decay"] * p.detach()) for group, p in grouped(training)}
+    full = {
+        id(p): group["lr_scale"] * (p.grad + group["weight_decay"] * p.detach())
+        for group, p in grouped(training)
+    }
     return layout.to_file({path: full[id(p)] for path, p in layout.parameters(training.student).items()})
 
 
@@ -280,7 +332,10 @@ def momenta(training: Training) -> dict[str, np.ndarray]:
     scales = rate_scales(training)
     state = training.optimiser.state
     return layout.to_file(
-        {path: state[p]["momentum_buffer"] * scales[path] for path, p in layout.parameters(training.student).items()}
+        {
+            path: state[p]["momentum_buffer"] * scales[path]
+            for path, p in layout.parameters(training.student).items()
+        }
     )
 
 
@@ -290,13 +345,15 @@ def norms(arrays: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def observe(student: nn.Module) -> dict[str, Tensor]:
-    """A dictionary that the next forward pass fills: what the classifier reads, and the output of stem, blocks and norm.
+    """A dictionary that the next forward pass fills: what the classifier reads, and what each stage returns.
 
-    The keys are "pooled" and the blocks' numbers in the file, which counts the stem as 0 and the end as the last.
+    The keys are "pooled" and the stages' numbers in the file: the stem, every block, the final norm and relu.
     """
     seen: dict[str, Tensor] = {}
     body = layout.unwrap(student).network
     body.classifier.register_forward_pre_hook(lambda _, inputs: seen.update(pooled=inputs[0]))
     for number, stage in enumerate([body.stem, *body.blocks, body.relu]):
-        stage.register_forward_hook(lambda _, inputs, output, number=number: seen.update({str(number): output}))
+        stage.register_forward_hook(
+            lambda _, inputs, output, number=number: seen.update({str(number): output})
+        )
     return seen

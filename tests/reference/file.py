@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 # What a tensor-valued quantity is called in a key; everything after it is the path of a layer.
-COLLECTIONS = (
-    "params batch_stats image_stats new_batch_stats grads gradnorm new_params newparamnorm new_momentum momentum "
-    "final_params final_batch_stats final_momentum merged_notebook merged_stepval"
-).split()
-NETWORK = re.compile(r"(teacher\d+|student|be)$")
+COLLECTIONS = re.compile(
+    r"(new_|final_)?(params|batch_stats|momentum)|image_stats|momentum_(student|be)|grads|gradnorm|newparamnorm"
+    r"|merged_(notebook|stepval)"
+)
+GIVEN = re.compile(
+    r"(in|teacher\d+|student|be)/.*|stepval/n|traj/\d+/(pair|global_step)"
+    r"|.*/(val|tst)/(conf|labels|logits_NMK)|edge/(conf|labels)|lr/steps|aug/(in|h0w0|flip)"
+)
 
 
 @dataclass
@@ -39,16 +42,17 @@ class Quantity:
 def quantity_of(key: str) -> str:
     """The quantity that a key belongs to: `step/kd/grads` of `step/kd/grads/backbone/.../w`."""
     parts = key.split("/")
+    if parts[0] == "init":
+        return "/".join(parts[:2])
     for depth, part in enumerate(parts[:-1], 1):
-        if part in COLLECTIONS:
+        if COLLECTIONS.fullmatch(part):
             return "/".join(parts[:depth])
     return key
 
 
 def is_input(quantity: str) -> bool:
-    """Whether a quantity is given (parameters, images, momentum before the step), not to be recomputed."""
-    head = quantity.split("/")[0]
-    return head == "in" or bool(NETWORK.match(head))
+    """Whether a quantity is given (images, weights, predictions ...), not to be recomputed."""
+    return bool(GIVEN.fullmatch(quantity))
 
 
 def relative_error(ours: ArrayLike, theirs: ArrayLike) -> float:
@@ -70,13 +74,10 @@ class ReferenceFile:
 
     path: Path
     arrays: Mapping[str, np.ndarray]  # the file's own
-    given: Mapping[str, np.ndarray]  # what computations start from: its own, and what it leaves to its sibling
+    given: Mapping[str, np.ndarray]  # what to compute from: its own, and what it leaves to its sibling
     tolerance: float
     results: list[Quantity] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.arrays
 
     def take(self, key: str) -> np.ndarray:
         """An array that a computation starts from. Raises KeyError, naming the file, where there is none."""
@@ -87,7 +88,7 @@ class ReferenceFile:
 
     def paths(self, prefix: str) -> list[str]:
         """What follows a prefix in the keys."""
-        start = prefix + "/"
+        start = prefix + "/" if prefix else ""
         return [key.removeprefix(start) for key in self.given if key.startswith(start)]
 
     def children(self, prefix: str) -> list[str]:
@@ -95,35 +96,44 @@ class ReferenceFile:
         return list(dict.fromkeys(path.split("/")[0] for path in self.paths(prefix)))
 
     def compare(
-        self, name: str, ours: ArrayLike | Mapping[str, ArrayLike], tolerance: float | None = None, note: str = ""
+        self, name: str, ours: ArrayLike | Mapping[str, ArrayLike], tolerance: float | None = None
     ) -> None:
         """Judge a quantity, where the file has it: an array, or arrays by the paths below the name."""
-        values = {f"{name}/{path}": a for path, a in ours.items()} if isinstance(ours, Mapping) else {name: ours}
+        if not isinstance(ours, Mapping):
+            values = {name: ours}
+        else:
+            values = {f"{name}/{path}": array for path, array in ours.items()}
         errors = {key: relative_error(a, self.take(key)) for key, a in values.items() if key in self.arrays}
         if not errors:
             return
         worst = max(errors, key=lambda key: np.nan_to_num(errors[key], nan=np.inf))
+        note = ""
         if len(errors) > 1:
-            note = f"{len(errors)} tensors, worst {worst.removeprefix(name + '/')}" + (f"; {note}" if note else "")
+            note = f"{len(errors)} tensors, worst {worst.removeprefix(name + '/')}"
         self.judge(name, errors[worst], tolerance, note)
 
     def judge(self, name: str, error: float, tolerance: float | None = None, note: str = "") -> None:
         self.results.append(Quantity(name, error, self.tolerance if tolerance is None else tolerance, note))
 
-    def report_unused(self) -> None:
-        """A key that nothing was compared with is an error: no quantity is passed over in silence."""
+    def report_unused(self) -> list[str]:
+        """Make every quantity that nothing was compared with a result that is out.
+
+        Returns the names of given arrays that no computation needed, which is no error.
+        """
         left: dict[str, int] = {}
         for key in self.arrays:
             if key not in self.used:
                 left[quantity_of(key)] = left.get(quantity_of(key), 0) + 1
         for name, count in left.items():
-            self.judge(name, float("inf"), note=f"not computed ({count} of its tensors)")
+            if not is_input(name):
+                self.judge(name, float("inf"), note=f"not computed (tensors: {count})")
+        return [name for name in left if is_input(name)]
 
 
 def open_file(path: Path | str) -> ReferenceFile:
-    """Read a file; parameters and momentum that X_float32.npz leaves out are those of X_float64.npz beside it.
+    """Read a file; weights and momentum that X_float32.npz leaves out are those of X_float64.npz beside it.
 
-    The tolerance of a single step is 1e-9 in float64 and 2e-4 in float32, by the precision of what the file computed.
+    The tolerance of a single step is 1e-9 in float64 and 2e-4 in float32, by what the file was computed in.
     """
     path = Path(path)
     arrays = dict(np.load(path))

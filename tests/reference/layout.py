@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harness.networks import Normalise
 from harness.networks.preresnet import PreResNet
 from methods.latent_be import LatentBE, RankOne
-from tests.reference.differences import use_half_relu
+from tests.reference.differences import Kinks, use_half_relu
 from tests.reference.file import ReferenceFile
 
 LEAVES = {"weight": "w", "bias": "b", "dr": "r", "ds": "s", "running_mean": "m", "running_var": "v"}
@@ -36,7 +36,7 @@ class Shape:
 
 
 def read_shape(file: ReferenceFile, name: str) -> Shape:
-    """Raises ValueError where the network `name` of the file is not of three groups of equally many blocks."""
+    """Raises ValueError where the file's network `name` is not of three groups of equally many blocks."""
     kernels = {
         path.replace("_BatchEnsemble", ""): file.given[f"{name}/params/{path}"].shape
         for path in file.paths(f"{name}/params")
@@ -44,22 +44,24 @@ def read_shape(file: ReferenceFile, name: str) -> Shape:
     }
     numbers = {int(found[1]) for path in kernels if (found := re.search(r"BasicBlock_(\d+)/", path))}
     if not numbers or len(numbers) % 3 or numbers != set(range(len(numbers))):
-        raise ValueError(f"{file.path.name}: {name} has blocks {sorted(numbers)}, not three equal groups of them")
+        raise ValueError(
+            f"{file.path.name}: {name} has blocks {sorted(numbers)}, not three equal groups of them"
+        )
     blocks = len(numbers) // 3
     widths = tuple(kernels[f"backbone/BasicBlock_{group * blocks}/Conv2d_0/w"][-1] for group in range(3))
     *_, channels, stem = kernels["backbone/FirstBlock_0/Conv2d_0/w"]
     return Shape(channels, stem, widths, blocks, kernels["classifier/Linear_0/w"][-1])
 
 
-def build(file: ReferenceFile, name: str, dtype: torch.dtype) -> nn.Sequential:
-    """A plain network for the file's network `name` (with its pixel statistics; weights are not loaded yet)."""
+def build(file: ReferenceFile, name: str, dtype: torch.dtype, kinks: Kinks) -> nn.Sequential:
+    """A plain network like the file's `name`, with its pixel statistics; weights are not loaded yet."""
     shape = read_shape(file, name)
     body = PreResNet(shape.blocks, shape.widths, shape.classes, shape.channels, shape.stem)
     pixels = Normalise([0.0] * shape.channels, [1.0] * shape.channels)
     network = nn.Sequential(OrderedDict(normalise=pixels, network=body)).to(dtype)
     for buffer, leaf in ((pixels.mean, "m"), (pixels.sd, "s")):
         buffer.copy_(torch.from_numpy(file.take(f"{name}/image_stats/{leaf}")).view(-1, 1, 1))
-    use_half_relu(network)
+    use_half_relu(network, kinks)
     return network
 
 
@@ -109,11 +111,13 @@ def statistics(student: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load(student: nn.Module, file: ReferenceFile, name: str) -> None:
-    """Fill a student with the file's weights and running statistics of `name`. Raises ValueError unless they fit."""
+    """Fill a student with the weights and running statistics of `name`. Raises ValueError unless they fit."""
     for kind, tensors in (("params", parameters(student)), ("batch_stats", statistics(student))):
         paths = set(file.paths(f"{name}/{kind}"))
         if paths != set(tensors):
-            raise ValueError(f"{file.path.name}: {name}/{kind} and the network differ in {sorted(paths ^ set(tensors))}")
+            raise ValueError(
+                f"{file.path.name}: {name}/{kind} and the network differ in {sorted(paths ^ set(tensors))}"
+            )
         for path, tensor in tensors.items():
             value = from_file(path, file.take(f"{name}/{kind}/{path}")).to(tensor.dtype)
             tensor.copy_(value - origin(path))
@@ -128,7 +132,10 @@ def to_file(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Tensors by path in the file's axes: kernels OIHW -> HWIO, the classifier [out, in] -> [in, out]."""
     arrays = {path: tensor.detach().cpu().numpy() for path, tensor in tensors.items()}
     axes = {4: (2, 3, 1, 0), 2: (1, 0)}
-    return {path: a.transpose(axes[a.ndim]) if path.endswith("/w") and a.ndim > 1 else a for path, a in arrays.items()}
+    return {
+        path: a.transpose(axes[a.ndim]) if path.endswith("/w") and a.ndim > 1 else a
+        for path, a in arrays.items()
+    }
 
 
 def values_to_file(student: nn.Module) -> dict[str, np.ndarray]:
@@ -139,7 +146,9 @@ def values_to_file(student: nn.Module) -> dict[str, np.ndarray]:
 def from_file(path: str, array: np.ndarray) -> Tensor:
     """The inverse of `to_file`, for one tensor."""
     axes = {4: (3, 2, 0, 1), 2: (1, 0)}
-    return torch.from_numpy(array.transpose(axes[array.ndim]).copy() if path.endswith("/w") and array.ndim > 1 else array)
+    return torch.from_numpy(
+        array.transpose(axes[array.ndim]).copy() if path.endswith("/w") and array.ndim > 1 else array
+    )
 
 
 def images_to_file(images: Tensor) -> np.ndarray:
