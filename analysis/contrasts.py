@@ -62,7 +62,7 @@ class Contrast:
     family_size: int = 1
     margin: float | None = None
     p_equivalence: float = math.nan  # Holm-adjusted
-    detectable: float = math.nan  # with 80 % power at alpha / family size
+    detectable: float = math.nan  # with 80 % power at alpha / family size; NaN where no difference is
     needed: int | None = None  # seeds to detect the margin with 80 % power
     low_sets: float = math.nan  # hierarchical bootstrap: teacher sets, then seeds
     high_sets: float = math.nan
@@ -139,7 +139,9 @@ def judge(family: list[Contrast], adjust: bool = True) -> list[Contrast]:
         c.adjustment = "Holm" if adjust else "BH"
         c.family_size = max(tested, 1) if adjust else 1  # BH's smallest adjusted p is the floor itself
         sd = float(np.std(c.by_seed, ddof=1)) if c.n > 1 else math.nan
-        c.detectable = statistics.detectable(sd, c.n, c.alpha / c.family_size)
+        # Below the floor no difference would have been found, however large.
+        reachable = c.floor_adjusted <= c.alpha
+        c.detectable = statistics.detectable(sd, c.n, c.alpha / c.family_size) if reachable else math.nan
         if c.margin:
             c.needed = statistics.pairs_needed(sd, c.margin, c.alpha / c.family_size, test=c.test)
         c.verdict = _verdict(c)

@@ -227,14 +227,15 @@ def _cost(
 ) -> list[Check]:
     """Speed and memory as ratios new / old, where both sides ran on the same kind of device and host.
 
-    Between hosts, throughput tells more of the machines than of the code, so it is not compared.
+    Between hosts, throughput tells more of the machines than of the code, so it is not compared; neither is
+    memory on a CPU, where the peak is that of a process with all the runs it made.
     """
     found = []
     same = joined[joined["device_old"] == joined["device_new"]]
     here = same[same["host_old"] == same["host_new"]] if "host_old" in same else same
     for name, column, rows, sign in (
         ("speed", "images_per_s", here, 1),
-        ("memory", "peak_memory_bytes", same, -1),
+        ("memory", "peak_memory_bytes", same[same["device_new"] != "cpu"], -1),
     ):
         if name not in margins or f"{column}_old" not in joined:
             continue

@@ -44,8 +44,8 @@ def find(frame: pd.DataFrame, study: Study) -> list[Mixed]:
     for (data, model), block in runs.groupby(["data", "model"], dropna=False, sort=True):
         place = f"{data} x {model}"
         for arm, cell in block.groupby("arm", sort=True):
-            found += _differing("code", f"{place}, {arm}", cell, cell["revision"])
-        revisions = block["revision"].dropna().unique()
+            found += _differing("code", f"{place}, {arm}", cell, cell["code"])
+        revisions = block["code"].dropna().unique()
         if len(revisions) > 1 and not any(m.kind == "code" and m.cell.startswith(place) for m in found):
             warnings.warn(
                 f"arms on {place} come from different code: {', '.join(sorted(revisions))}",

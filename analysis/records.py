@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 KEY = ["data", "model", "arm", "teacher_set", "seed"]
 _COST = ("wall_s", "device_s", "images_per_s", "peak_memory_bytes", "parameters", "flops")
+_TEACHER = re.compile(r"-set\d+-m\d+-[0-9a-f]{12}$")  # a run directory in the bank
 _OBJECTS = ("config", "method_defaults")  # nested values, kept as JSON in exported files
 
 
@@ -43,6 +45,8 @@ def load(
 ) -> pd.DataFrame:
     """All runs below the folders (or in exported .csv / .parquet files) as one table, a row a run.
 
+    Teachers, which are runs in the bank, are left out.
+
     study: an `analysis.Study` that names arms and factors; by default the one that the records declare.
     where: keep only runs whose configuration has these values, e.g. {"train.epochs": "40"}.
     allow: mixtures to let through, of code, data, recipe, teachers, or "all"; they are then marked in column
@@ -65,6 +69,8 @@ def load(
             rows += _read_export(path)
         elif path.exists():
             for directory, has_record in _run_directories(path.parent if path.is_file() else path):
+                if _TEACHER.search(directory.name):
+                    continue
                 row = _read_run(directory) if has_record else None
                 if row is not None:
                     rows.append(row)
@@ -72,7 +78,7 @@ def load(
                     unfinished.append(str(directory))
         else:
             raise AnalysisError(f"no such file or folder: {path}")
-    rows = [row for row in rows if _matches(row["config"], where or {})]
+    rows = [row for row in rows if _is_student(row) and _matches(row["config"], where or {})]
     if not rows:
         raise AnalysisError(
             f"no run records under {', '.join(map(str, paths))}"
@@ -123,7 +129,9 @@ def _read_export(path: Path) -> list[dict[str, Any]]:
     import pandas as pd
 
     if path.suffix == ".csv":
-        frame = pd.read_csv(path, dtype={"run": str, "error": str, "revision": str, "data_fingerprint": str})
+        frame = pd.read_csv(
+            path, dtype={"run": str, "error": str, "revision": str, "code": str, "data_fingerprint": str}
+        )
     elif path.suffix == ".parquet":
         _require_pyarrow()
         frame = pd.read_parquet(path)
@@ -192,6 +200,9 @@ def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
         "error": f"{error.get('type')}: {error.get('message')}" if error else None,
         "directory": directory,
         "revision": _revision(git),
+        # A hash of the code that decides results, where the record has one, says more than a revision: commits to
+        # documentation are no other code.
+        "code": provenance.get("code") or _revision(git),
         "data_fingerprint": provenance.get("data"),
         "teachers": ",".join(provenance.get("teachers") or []) or None,
         "method_defaults": provenance.get("method_defaults"),
@@ -259,6 +270,11 @@ def value_at(config: Mapping[str, Any], dotted: str) -> Any:
             return None
         value = value[part]
     return value
+
+
+def _is_student(row: Mapping[str, Any]) -> bool:
+    """Teachers are runs as well; their seeds are texts, `teacher/SET/MEMBER`."""
+    return not isinstance(row["seed"], str)
 
 
 def _matches(config: Mapping[str, Any], where: Mapping[str, str]) -> bool:

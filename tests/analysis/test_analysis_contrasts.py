@@ -86,6 +86,7 @@ def test_a_strong_effect_with_three_seeds_is_not_claimed_and_says_why():
     family = judge([contrast(-STRONG[:3]) for _ in range(4)])
     assert {c.verdict for c in family} == {"inconclusive"}
     assert "n = 3 cannot reach p < .05 with this test in a family of 4; 8 seeds would." in family[0].words
+    assert np.isnan(family[0].detectable)
     assert "The paired t alone gives p = " in family[0].words
     assert words.limits(family)[1].endswith("8 seeds would.")
 

@@ -113,6 +113,18 @@ def test_cost_is_judged_on_the_same_machine_only(tmp_path, baseline, capsys):
     assert regress(baseline, tmp_path / "slow") == 0
 
 
+def test_memory_is_judged_on_accelerators(tmp_path, capsys):
+    sweep(tmp_path / "old", device="GPU")
+    sweep(tmp_path / "same", key=1, device="GPU")
+    sweep(tmp_path / "big", key=1, device="GPU", memory=2.0**31)
+    sweep(tmp_path / "cpu", key=1, memory=2.0**31)
+    assert main(["freeze", str(tmp_path / "old"), "-o", str(tmp_path / "b.json")]) == 0
+    assert regress(tmp_path / "b.json", tmp_path / "same") == 0
+    assert regress(tmp_path / "b.json", tmp_path / "big") == 1
+    assert "memory" in capsys.readouterr().out
+    assert regress(tmp_path / "b.json", tmp_path / "cpu") == 0
+
+
 def test_another_recipe_is_refused(tmp_path, baseline, capsys):
     sweep(tmp_path / "new", key=1, train={"epochs": 10})
     assert regress(baseline, tmp_path / "new") == 2

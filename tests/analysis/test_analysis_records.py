@@ -115,6 +115,15 @@ def test_sets_that_no_seed_crosses_are_refused(tmp_path):
         load(tmp_path)
 
 
+def test_a_hash_of_the_code_outweighs_the_revision(tmp_path):
+    for seed, revision in enumerate("ab"):
+        directory = make_run(tmp_path, "kd", seed, revision=revision * 40)
+        record = json.loads((directory / "record.json").read_text())
+        record["provenance"]["code"] = "same"
+        (directory / "record.json").write_text(json.dumps(record))
+    assert set(load(tmp_path)["mixed"]) == {""}
+
+
 def test_another_method_of_other_code_is_a_warning(tmp_path):
     make_run(tmp_path, "kd", 0)
     make_run(tmp_path, "combined", 0, revision="b" * 40)
@@ -200,6 +209,21 @@ def test_bad_files_are_one_line(tmp_path, content, message):
     with pytest.raises(AnalysisError, match=message) as error:
         load(path)
     assert "\n" not in str(error.value)
+
+
+def test_teachers_in_the_bank_are_no_rows(tmp_path):
+    make_run(tmp_path, "kd", 0)
+    bank = tmp_path / "teachers"
+    teacher = make_run(bank, "supervised", 0)
+    record = json.loads((teacher / "record.json").read_text())
+    record["config"]["seed"] = "teacher/0/1"
+    (teacher / "record.json").write_text(json.dumps(record))
+    training = bank / "digits-preresnet_tiny-set0-m2-0123456789ab"
+    training.mkdir()
+    (training / "progress.json").write_text("{}")
+    runs = load(tmp_path)
+    assert runs["method"].tolist() == ["kd"]
+    assert runs.attrs["unfinished"] == []
 
 
 def test_nothing_there(tmp_path):
