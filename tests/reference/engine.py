@@ -225,26 +225,20 @@ class Engine:
         if not steps:
             return
         trainer, training = self.start(Combined())
+        schedule = np.array([trainer.schedule(step) for step in range(trainer.epochs * STEPS_PER_EPOCH)])
         tolerance = max(self.file.tolerance, TRAJECTORY_TOLERANCE)
         for k in steps:
             name = f"traj/{k}"
             pair = self.file.take(f"{name}/pair").tolist()
             trainer.method = replace(trainer.method, pair=pair)
-            self.check_step(name, trainer, training, self.find_step(name, trainer), tolerance)
+            # The file has each step's learning rate but not its number: that of the schedule's nearest rate.
+            step = int(np.abs(schedule - self.file.take(f"{name}/metrics/lr")).argmin())
+            self.check_step(name, trainer, training, step, tolerance)
         self.file.compare("traj/final_params", layout.values_to_file(training.student), tolerance)
         self.file.compare(
             "traj/final_batch_stats", layout.to_file(layout.statistics(training.student)), tolerance
         )
         self.file.compare("traj/final_momentum", momenta(training), tolerance)
-
-    def find_step(self, name: str, trainer: ReferenceTrainer) -> int:
-        """The step of the schedule that has the file's learning rate (the file has no number)."""
-        if f"{name}/global_step" in self.file.arrays:
-            return int(self.file.take(f"{name}/global_step"))
-        rate = float(self.file.take(f"{name}/metrics/lr"))
-        return min(
-            range(trainer.epochs * STEPS_PER_EPOCH), key=lambda step: abs(trainer.schedule(step) - rate)
-        )
 
     def check_step(
         self, name: str, trainer: ReferenceTrainer, training: Training, step: int, tolerance: float

@@ -16,7 +16,7 @@ COLLECTIONS = re.compile(
     r"|merged_(notebook|stepval)"
 )
 GIVEN = re.compile(
-    r"(in|teacher\d+|student|be)/.*|stepval/n|traj/\d+/(pair|global_step)"
+    r"(in|teacher\d+|student|be)/.*|stepval/n|traj/\d+/pair"
     r"|.*/(val|tst)/(conf|labels|logits_NMK)|edge/(conf|labels)|lr/steps|aug/(in|h0w0|flip)"
 )
 
