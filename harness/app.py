@@ -47,8 +47,12 @@ def launch(composed: DictConfig) -> None:
     from harness.single import run_single
 
     config = plain(composed)
-    settings.validate(config)
-    status = run_single(config)
+    try:
+        settings.validate(config)
+        status = run_single(config)
+    except ConfigError as error:  # Hydra would print a line of its own above it
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        status = MISUSED
     if status:
         sys.exit(status)
 

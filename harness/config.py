@@ -31,7 +31,10 @@ class Data:
     """`data=NAME`."""
 
     name: str = "digits"
-    root: str | None = None  # folder of the files, where the set is not part of the package
+    root: str | None = None  # folder of the files, where the set is not part of the package; None: data
+    download: bool = False  # get what is missing there; checksums are verified
+    validation: int | None = None  # images held out for validation; None: as the set's module in harness/data says
+    image_size: int = 64  # of data=folder: images are scaled to it
     padding: int = 1  # random crops after padding this many black pixels on every side
     flip: bool = False  # random mirror images
 
@@ -42,7 +45,7 @@ class Train:
 
     epochs: int = 40
     batch_size: int = 50
-    lr: float = 0.1  # the peak: linear warm-up from 0, then half a cosine to 0, by step
+    lr: float = 0.05  # the peak: linear warm-up from 0, then half a cosine to 0, by step
     warmup_epochs: int = 4
     momentum: float = 0.9
     nesterov: bool = True
@@ -69,6 +72,21 @@ class Evaluate:
 
 
 @dataclass
+class Harness:
+    """Of a whole sweep, not of its runs."""
+
+    plan: bool = False  # print what would run, and submit nothing
+
+
+@dataclass
+class SweepOptions:
+    """Of a whole sweep, not of its runs."""
+
+    detach: bool = False  # submit to SLURM, students waiting there for their teachers, and return at once
+    workers: int | None = None  # runs at a time with hydra/launcher=submitit_local; None: one a GPU, or a pair of cores
+
+
+@dataclass
 class Config:
     """A run. `seed` decides split, initial weights, order, augmentation and perturbation, each by its own stream."""
 
@@ -88,8 +106,8 @@ class Config:
             # Runs name their own folders; Hydra's dated ones would only be in the way.
             "output_subdir": None,
             "run": {"dir": "."},
-            "sweep": {"dir": ".", "subdir": "."},
-            "job": {"chdir": False},
+            "sweep": {"dir": "${runs}", "subdir": "."},
+            "job": {"name": "harness", "chdir": False},
         }
     )
     method: Any = MISSING
@@ -104,8 +122,11 @@ class Config:
     runs: str = "runs"  # folder of run directories
     bank: str | None = None  # folder of trained teachers; None: RUNS/teachers
     device: str = "auto"  # cpu, cuda, cuda:1; auto takes a GPU where there is one
-    threads: int | None = None  # of torch on the CPU; None: torch's choice
+    threads: int | None = None  # of torch on the CPU; None: what SLURM gave the job, else torch's choice
     force: bool = False  # run again what is done
+    fail_fast: bool = False  # a sweep's first failure cancels what has not finished
+    harness: Harness = field(default_factory=Harness)
+    sweep: SweepOptions = field(default_factory=SweepOptions)
 
 
 @dataclass
@@ -116,15 +137,26 @@ class SweeperOptions:
     params: dict[str, Any] | None = None
 
 
-DATA = {"digits": Data()}
+DATA = {
+    "digits": Data(),
+    "fashion_mnist": Data("fashion_mnist", padding=2, flip=True),
+    "cifar10": Data("cifar10", padding=4, flip=True),
+    "cifar100": Data("cifar100", padding=4, flip=True),
+    "svhn": Data("svhn", padding=4),
+    "tiny_imagenet": Data("tiny_imagenet", padding=8, flip=True),
+    "folder": Data("folder", padding=8, flip=True),
+}
 TRAIN = {
     "digits": Train(),
     "smoke": Train(epochs=2, warmup_epochs=1),
-    "short": Train(epochs=30, batch_size=128, warmup_epochs=2),
-    "paper": Train(epochs=200, batch_size=128, warmup_epochs=5),
+    "short": Train(epochs=30, batch_size=128, lr=0.1, warmup_epochs=2),
+    "paper": Train(epochs=200, batch_size=128, lr=0.1, warmup_epochs=5),
 }
 # Where files lie, what runs them, how often they save, what is asked of them: none of it changes a result.
-INCIDENTAL = ("runs", "bank", "device", "threads", "force", "study", "data.root", "train.checkpoint_every")
+INCIDENTAL = (
+    *("runs", "bank", "device", "threads", "force", "fail_fast", "harness", "sweep", "study"),
+    *("data.root", "data.download", "train.checkpoint_every"),
+)
 
 
 def method_options(name: str) -> type:
@@ -165,6 +197,8 @@ def run_hash(config: dict[str, Any]) -> str:
     """Twelve hex digits of what matters for the result: equal hashes, equal runs."""
     kept = json.loads(json.dumps(config))
     for key in INCIDENTAL:
+        if key == "data.root" and config["data"]["name"] == "folder":
+            continue  # where the images lie is all that tells one such set from another
         *groups, name = key.split(".")
         node = kept
         for group in groups:
@@ -199,6 +233,11 @@ def validate(config: dict[str, Any]) -> None:
     require(0 <= train["warmup_epochs"] < train["epochs"] or train["epochs"] == 1, 
         f"train.warmup_epochs={train['warmup_epochs']} leaves nothing of train.epochs={train['epochs']}")
     require(train["precision"] in ("float32", "bfloat16"), f"train.precision is float32 or bfloat16, not {train['precision']!r}")
+    for name in ("validation", "image_size"):
+        chosen = config["data"][name]
+        require(chosen is None or chosen >= 1, f"data.{name} must be at least 1, not {chosen}")
+    require(config["data"]["padding"] >= 0, f"data.padding must not be negative, not {config['data']['padding']}")
+    require(config["data"]["name"] != "folder" or config["data"]["root"] is not None, "data=folder needs data.root=FOLDER")
     require(teachers["size"] >= 1, f"teachers.size must be at least 1, not {teachers['size']}")
     require(teachers["set"] >= 0, f"teachers.set must not be negative, not {teachers['set']}")
     unknown = sorted(set(teachers["train"]) - {f.name for f in fields(Train)})

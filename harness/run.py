@@ -106,9 +106,9 @@ def choose_device(name: str) -> torch.device:
 
 
 @functools.lru_cache(maxsize=1)
-def load_cached(key: str, device: torch.device) -> tuple[Dataset, str]:
+def load_cached(key: str, device: torch.device, console: Console) -> tuple[Dataset, str]:
     """The data set on the device and its fingerprint; kept for the next run of this process."""
-    data = load(json.loads(key))
+    data = load(json.loads(key), console)
     return data.to(device), data.fingerprint()
 
 
@@ -120,8 +120,10 @@ class Run:
         self.console, self.stop = console, stop
         self.started = time.time()
         self.earlier: dict[str, Any] = {"attempts": 0, "wall_s": 0.0}
-        if config["threads"]:
-            torch.set_num_threads(config["threads"])
+        # Without a limit every job of a node would start a thread for each of its cores, and they would trample.
+        given = config["threads"] or (provenance.slurm() and int(os.environ.get("SLURM_CPUS_PER_TASK", 1)))
+        if given:
+            torch.set_num_threads(given)
         self.method = build_method(config)
 
     def execute(self) -> Record:
@@ -130,7 +132,7 @@ class Run:
         epochs, done = self.config["train"]["epochs"], checkpoint["epochs"] if checkpoint else 0
         self.log = RunLog(self.directory, self.console, title, epochs, done)
         try:
-            self.data, self.fingerprint = load_cached(json.dumps(self.config["data"]), self.device)
+            self.data, self.fingerprint = load_cached(json.dumps(self.config["data"]), self.device, self.console)
             self.load_teachers()
             self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
             trainer = self.trainer()

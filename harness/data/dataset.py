@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from harness.config import ConfigError
+
 
 @dataclass(frozen=True)
 class Split:
@@ -34,6 +36,11 @@ class Dataset:
     validation: Split
     test: Split
 
+    @property
+    def size(self) -> int:
+        """Height and width of an image."""
+        return self.train.images.shape[-1]
+
     def to(self, device: torch.device | str) -> Dataset:
         train, validation, test = (split.to(device) for split in (self.train, self.validation, self.test))
         return replace(self, train=train, validation=validation, test=test)
@@ -45,3 +52,30 @@ class Dataset:
             for tensor in (split.images, split.labels):
                 digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def hold_out(images: Tensor, labels: Tensor, validation: int, name: str) -> tuple[Split, Split]:
+    """The first images as the train split, the last `validation` of them as the validation split, in file order."""
+    kept = len(labels) - validation
+    if not 0 < validation < len(labels):
+        raise ConfigError(
+            f"data.validation={validation} leaves no train split of the {len(labels)} images of {name}"
+        )
+    return Split(images[:kept], labels[:kept]), Split(images[kept:], labels[kept:])
+
+
+def check(data: Dataset, name: str) -> Dataset:
+    """The data set itself. Raises ConfigError for counts that differ, labels out of range and classes without images."""
+    for split_name in ("train", "validation", "test"):
+        split = getattr(data, split_name)
+        where = f"the {split_name} split of {name}"
+        if len(split.images) != len(split.labels):
+            raise ConfigError(f"{where} has {len(split.images)} images but {len(split.labels)} labels")
+        low, high = (int(split.labels.min()), int(split.labels.max())) if len(split) else (0, 0)
+        if low < 0 or high >= data.classes:
+            raise ConfigError(f"{where} has labels from {low} to {high}, not from 0 to {data.classes - 1}")
+        absent = (torch.bincount(split.labels, minlength=data.classes) == 0).nonzero().flatten().tolist()
+        if absent:
+            told = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
+            raise ConfigError(f"{where} has no image of {len(absent)} of {data.classes} classes: {told}")
+    return data

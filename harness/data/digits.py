@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from harness.data.dataset import Dataset, Split
+from harness.progress import Console
 
 TRAIN, VALIDATION, TEST = 500, 300, 997
 
 
-def load() -> Dataset:
+def load(config: dict[str, Any], console: Console) -> Dataset:
     """A fixed stratified split of 500, 300 and 997 images; small, so that results sit below the ceiling."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -27,4 +30,6 @@ def load() -> Dataset:
         return Split(torch.from_numpy(images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
 
     pixels = images[train] / 255
-    return Dataset(10, (float(pixels.mean()),), (float(pixels.std()),), split(train), split(validation), split(test))
+    return Dataset(
+        10, (float(pixels.mean()),), (float(pixels.std()),), split(train), split(validation), split(test)
+    )
