@@ -5,8 +5,8 @@ Names are loaded when first used, so that `import analysis` costs nothing:
     import analysis
     runs = analysis.load("runs")                    # one row a run
     study = analysis.study_of(runs)                 # what was declared before the runs
-    print(analysis.contrasts(runs, study))          # paired, adjusted, with verdicts
-    analysis.figures.forest(analysis.contrasts(runs, study)).savefig("forest.pdf")
+    print(analysis.compare(runs, study))            # paired differences, adjusted, with verdicts
+    analysis.figures.slopes(runs, "combined", "kd").savefig("slopes.pdf")
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _HOME = {
     "Mixture": "records",
     "Study": "study",
     "study_of": "study",
-    "contrasts": "contrasts",
+    "compare": "contrasts",
     "ablation": "tables",
     "costs": "tables",
     "switches": "tables",
-    "factorial": "factorial",
-    "blocks": "blocks",
+    "cell_means": "factorial",
+    "across_blocks": "blocks",
     "build_report": "report",
 }
 _MODULES = {"figures", "statistics", "resampling", "metrics", "gate", "predictions", "simulation"}

@@ -8,6 +8,7 @@ python -m analysis --help                       all the rest
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -138,9 +139,9 @@ def _load(arguments: argparse.Namespace) -> tuple[pd.DataFrame, Study]:
 
 
 def _emit(arguments: argparse.Namespace, tables: list[Table], before: Sequence[str] = ()) -> None:
-    from analysis.render import render, terminal
-
     if arguments.output or arguments.format != "text":
+        from analysis.render import render
+
         comment = {"latex": "% ", "csv": "# "}.get(arguments.format, "")
         head = "".join(f"{comment}{line}\n" for line in before)
         head = "".join(f"<p>{line}</p>\n" for line in before) if arguments.format == "html" else head
@@ -150,14 +151,21 @@ def _emit(arguments: argparse.Namespace, tables: list[Table], before: Sequence[s
         else:
             print(text)
         return
-    from rich.console import Console
-
-    # A pipe has no width of its own, and a narrow default would fold the numbers.
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
-    for table in tables:
-        console.print(terminal(table))
+    _print(tables)
     for line in before:
         print(line)
+
+
+def _print(tables: list[Table]) -> None:
+    """Tables on a terminal of any width; a pipe has none, and a narrow default would fold the numbers."""
+    from rich.console import Console
+
+    from analysis.render import split, terminal
+
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    for table in tables:
+        for part in split(table, console.width):
+            console.print(terminal(part))
 
 
 def _write(path: str | Path, text: str) -> None:
@@ -188,10 +196,10 @@ def _contrasts(arguments: argparse.Namespace) -> int:
 
 
 def _blocks(arguments: argparse.Namespace) -> int:
-    from analysis.blocks import as_tables, blocks
+    from analysis.blocks import across_blocks, as_tables
 
     frame, study = _load(arguments)
-    found = blocks(frame, arguments.metric or study.primary, alpha=study.alpha)
+    found = across_blocks(frame, arguments.metric or study.primary, alpha=study.alpha)
     _emit(arguments, as_tables(found), [found.words])
     return 0
 
@@ -200,8 +208,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from analysis.report import build_report
 
     frame, study = _load(arguments)
-    command = "python -m analysis report " + " ".join(map(str, arguments.runs)) + f" -o {arguments.output}"
-    _write(arguments.output, build_report(frame, study, command))
+    _write(arguments.output, build_report(frame, study, f"python -m analysis {shlex.join(arguments.words)}"))
     return 0
 
 
@@ -251,12 +258,7 @@ def _regress(arguments: argparse.Namespace) -> int:
         arguments.alpha,
         allow_recipe=bool({"recipe", "all"} & set(arguments.allow_mixed)),
     )
-    from rich.console import Console
-
-    from analysis.render import terminal
-
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
-    console.print(terminal(gate.as_table(checks)))
+    _print([gate.as_table(checks)])
     verdict = gate.outcome(checks)
     missing = max((c.missing for c in checks), default=0)
     tail = f": {missing} more paired seeds are needed" if verdict == gate.UNKNOWN and missing else ""
@@ -319,6 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or (words[0] not in COMMANDS and words[0] not in ("-h", "--help")):
         words.insert(0, "table")
     parsed: Any = parser().parse_args(words)
+    parsed.words = words
     with warnings.catch_warnings():
         warnings.simplefilter("always", AnalysisWarning)
         shown = set()

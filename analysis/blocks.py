@@ -33,7 +33,7 @@ class Blocks:
     words: str
 
 
-def blocks(
+def across_blocks(
     runs: pd.DataFrame, column: str = "nll", arms: list[str] | None = None, alpha: float = 0.05
 ) -> Blocks:
     """Compare three or more arms over 5 or more (data, model) blocks. Raises AnalysisError below that."""

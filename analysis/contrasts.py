@@ -214,9 +214,7 @@ def compute(runs: pd.DataFrame, study: Study, columns: list[str] | None = None) 
     return found
 
 
-def contrasts(
-    runs: pd.DataFrame, study: Study | None = None, columns: list[str] | None = None
-) -> pd.DataFrame:
+def compare(runs: pd.DataFrame, study: Study | None = None, columns: list[str] | None = None) -> pd.DataFrame:
     """All contrasts as a table, a row each, with the fields of `Contrast`."""
     import pandas as pd
 

@@ -28,7 +28,7 @@ def effects(family: Family) -> list[tuple[str, str, str, dict[str, float]]]:
     ]
 
 
-def factorial(runs: pd.DataFrame, study: Study, column: str | None = None) -> pd.DataFrame:
+def cell_means(runs: pd.DataFrame, study: Study, column: str | None = None) -> pd.DataFrame:
     """Cell means of the study's factorials on runs that all four cells have.
 
     Returns a row per (family, data, model, level of the second factor): columns without and with the first

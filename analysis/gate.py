@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,9 @@ def freeze(runs: pd.DataFrame, study: Study, path: str | Path) -> dict[str, Any]
     rows = []
     for row in done.to_dict("records"):
         kept = {name: _plain(row[name]) for name in (*KEEP, *names) if name in row}
-        rows.append(kept | {"recipe": recipe(row["config"], study.factors)})
+        rows.append(
+            kept | {"recipe": recipe(row["config"], study.factors), "options": _options(row["config"])}
+        )
     content = {
         "format": FORMAT,
         "frozen": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -60,6 +62,10 @@ def freeze(runs: pd.DataFrame, study: Study, path: str | Path) -> dict[str, Any]
     }
     write_atomically(Path(path), json.dumps(content, indent=1) + "\n")
     return content
+
+
+def _options(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in (config.get("method") or {}).items() if name != "name"}
 
 
 def _plain(value: Any) -> Any:
@@ -167,8 +173,12 @@ def regress(
     if reference is not None and reference not in known:
         raise AnalysisError(f"the baseline has no runs of {reference!r}: it has {', '.join(sorted(known))}")
     checks: list[Check] = []
-    for arm in sorted(runs["arm"].unique()):
-        other = arm if arm in known else reference
+    frozen = {arm: (part["method"].iloc[0], part["options"].iloc[0]) for arm, part in old.groupby("arm")}
+    seen = set()
+    for arm, part in runs.groupby("arm", sort=True):
+        other, changed = _counterpart(arm, part["method"].iloc[0], _options(part["config"].iloc[0]), frozen)
+        other = other or reference
+        seen.add(other)
         if other is None:
             raise AnalysisError(
                 f"{arm!r} is not in the baseline: name what to compare it with by --reference"
@@ -188,18 +198,34 @@ def regress(
             ).mean()  # fmt: skip
             for (data, model), part in d.groupby(level=[0, 1]) if len(d) else [((None, None), d)]:
                 one = check(part.dropna().to_numpy(), column, margin, alpha, test, arm, other)
+                one = replace(one, words=one.words + changed)
                 several = d.index.droplevel(2).nunique() > 1
                 checks.append(one if not several else _placed(one, f"{data} x {model}"))
         if cost and len(joined):
             checks += _cost(arm, other, mine, joined, cost)
-    lost = known - set(runs["arm"])
+    lost = known - seen
     checks += [Check(arm, arm, "", UNKNOWN, 0, words="no new runs (not judged)") for arm in sorted(lost)]
     return checks
 
 
-def _placed(check_: Check, place: str) -> Check:
-    from dataclasses import replace
+def _counterpart(
+    arm: str, method: str, options: dict[str, Any], frozen: dict[str, tuple[str, dict[str, Any]]]
+) -> tuple[str | None, str]:
+    """The frozen arm that a new arm continues, and what changed in its options, in words.
 
+    Names of arms depend on what else was loaded, so equal options come first; then the name.
+    """
+    for other in sorted(frozen, key=lambda name: name != arm):
+        if frozen[other] == (method, options):
+            return other, ""
+    if arm not in frozen:
+        return None, ""
+    before = frozen[arm][1]
+    keys = [k for k in sorted({*before, *options}) if before.get(k) != options.get(k)]
+    return arm, "".join(f"; {k}: {before.get(k)} -> {options.get(k)}" for k in keys)
+
+
+def _placed(check_: Check, place: str) -> Check:
     return replace(check_, variant=f"{check_.variant} on {place}")
 
 

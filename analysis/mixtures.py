@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.records import AnalysisError, AnalysisWarning, Mixture
+from analysis.records import AnalysisError, AnalysisWarning, Mixture, flatten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def recipe(config: dict[str, Any], factors: Iterable[str] = ()) -> dict[str, Any
     from analysis.records import value_at
 
     kept = {name: config.get(name) for name in ("data", "train", "teachers", "model")}
-    flat = _flat(kept)
+    flat = flatten(kept)
     for name in ("teachers.set", "data.root", "train.checkpoint_every", *factors):
         for key in [k for k in flat if k == name or k.startswith(name + ".")]:
             del flat[key]
@@ -88,12 +88,6 @@ def recipe(config: dict[str, Any], factors: Iterable[str] = ()) -> dict[str, Any
     if value_at(config, "teachers.model") is None and "teachers.model" in flat:
         flat["teachers.model"] = config.get("model")
     return flat
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {prefix[:-1]: value}
-    return {k: v for name, inner in value.items() for k, v in _flat(inner, f"{prefix}{name}.").items()}
 
 
 def _recipes(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:

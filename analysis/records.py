@@ -200,8 +200,8 @@ def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
         "error": f"{error.get('type')}: {error.get('message')}" if error else None,
         "directory": directory,
         "revision": _revision(git),
-        # A hash of the code that decides results, where the record has one, says more than a revision: commits to
-        # documentation are no other code.
+        # Where the record has a hash of the code that decides results, it says more than a revision: a commit
+        # to the documentation is no other code.
         "code": provenance.get("code") or _revision(git),
         "data_fingerprint": provenance.get("data"),
         "teachers": ",".join(provenance.get("teachers") or []) or None,
@@ -270,6 +270,13 @@ def value_at(config: Mapping[str, Any], dotted: str) -> Any:
             return None
         value = value[part]
     return value
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{"train": {"epochs": 40}} as {"train.epochs": 40}; an empty mapping stays a value."""
+    if not isinstance(value, Mapping) or not value:
+        return {prefix[:-1]: value}
+    return {k: v for name, inner in value.items() for k, v in flatten(inner, f"{prefix}{name}.").items()}
 
 
 def _is_student(row: Mapping[str, Any]) -> bool:

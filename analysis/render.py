@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +40,26 @@ def terminal(table: Table) -> rich.table.Table:
             *(f"[bold]{escape(c)}[/]" if (i, j) in table.bold else escape(c) for j, c in enumerate(row))
         )
     return view
+
+
+def split(table: Table, width: int) -> list[Table]:
+    """The table in parts of at most `width` characters, each with the first column; notes under the last."""
+    widths = [max(len(row[j]) for row in (table.columns, *table.rows)) + 3 for j in range(len(table.columns))]
+    parts: list[list[int]] = [[]]
+    for j in range(1, len(widths)):
+        if parts[-1] and widths[0] + sum(widths[i] for i in parts[-1]) + widths[j] > width:
+            parts.append([])
+        parts[-1].append(j)
+    result = []
+    for number, part in enumerate(parts):
+        columns = [0, *part]
+        bold = {(i, columns.index(j)) for i, j in table.bold if j in columns}
+        rows = [[row[j] for j in columns] for row in table.rows]
+        title = table.title if number == 0 else f"{table.title} (continued)"
+        names = [table.columns[j] for j in columns]
+        result.append(replace(table, title=title, columns=names, rows=rows, bold=bold, notes=[]))
+    result[-1].notes.extend(table.notes)
+    return result
 
 
 def markdown(table: Table) -> str:

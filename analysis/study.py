@@ -10,7 +10,7 @@ A sweep's YAML has a block `study:`, which the harness copies into every record'
       test: guarded                   # or t, sign_flip (see analysis/statistics.py)
       margins: {nll: 0.02, acc: 0.005}    # smallest differences of interest, in the metric's own unit
       arms:                           # names for configurations, optional
-        lbe_tdiv: {method.name: combined, method.student_term: false}
+        lbe_tdiv: {method: {name: combined, student_term: false}}     # or {method.name: combined, ...}
       factors: [teachers.size]            # keys that tell arms apart beside the method's options, optional
       families:
         variants: {against: ensemble_kd, arms: [weight_averaging, perturbation, combined]}  # default: all
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis import metrics
-from analysis.records import AnalysisError, AnalysisWarning
+from analysis.records import AnalysisError, AnalysisWarning, flatten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +157,7 @@ def parse(block: Any, source: str) -> Study:
         alpha=float(alpha),
         test=test,
         margins={name: float(value) for name, value in margins.items()},
-        arms={str(label): dict(wanted) for label, wanted in (block.get("arms") or {}).items()},
+        arms={str(label): flatten(wanted) for label, wanted in (block.get("arms") or {}).items()},
         factors=tuple(block.get("factors") or ()),
         families=tuple(_family(name, body, fail) for name, body in (block.get("families") or {}).items()),
         source=source,

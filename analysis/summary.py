@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from analysis import contrasts, metrics, tables, words
-from analysis.factorial import factorial, in_words
+from analysis.factorial import cell_means, in_words
 from analysis.records import failures
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def summarise(runs: pd.DataFrame, study: Study, columns: tuple[str, ...] | None 
                 tables.contrast_table(mine, f"{family.name} ({metrics.metric(study.primary).label})")
             )
         if mine and family.kind == "factorial":
-            shown += cell_tables(factorial(runs, study), family.name, mine)
+            shown += cell_tables(cell_means(runs, study), family.name, mine)
     shown += tables.switches(runs, study)
     shown += tables.costs(runs, study)
     verdicts = [f"[{c.family}] {place(c, primary)}{c.words}" for c in primary]

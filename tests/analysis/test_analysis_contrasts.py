@@ -5,7 +5,7 @@ import pytest
 from synthetic import make_run, make_study
 
 from analysis import contrasts, factorial, pairing, statistics, study, words
-from analysis.blocks import blocks
+from analysis.blocks import across_blocks
 from analysis.contrasts import Contrast, compute, judge, measure
 from analysis.records import AnalysisError, AnalysisWarning, load
 from analysis.study import Study, parse
@@ -179,7 +179,7 @@ def test_declared_study_on_runs(tmp_path):
     means = values.groupby("arm")["nll"].mean()
     assert c.difference == pytest.approx(means["combined"] - means["lbe_tdiv"])
     assert len(c.runs) == 16
-    frame = contrasts.contrasts(runs)
+    frame = contrasts.compare(runs)
     assert {"p_adjusted", "floor", "floor_adjusted", "verdict", "words"} <= set(frame.columns)
 
 
@@ -195,7 +195,7 @@ def test_factorial_effects_by_hand(tmp_path):
     found = [c for c in compute(runs, declared, ["nll"]) if c.family == "parts"]
     assert [round(c.difference, 6) for c in found] == [-0.03, -0.05, 0.02]
     # Weight averaging: -.04 without perturbation, -.02 with it.
-    table = factorial.factorial(runs, declared)
+    table = factorial.cell_means(runs, declared)
     assert table["effect"].round(6).tolist() == [-0.04, -0.02]
     assert [c.verdict for c in found] == ["better", "better", "worse"]
     assert factorial.in_words(found) == (
@@ -304,7 +304,7 @@ def test_blocks_follow_scipy_and_need_five(tmp_path):
                     files=False,
                 )
     runs = load(tmp_path)
-    found = blocks(runs, "nll")
+    found = across_blocks(runs, "nll")
     assert list(found.ranks.index) == ["combined", "ensemble_kd", "kd"]
     expected = stats.friedmanchisquare(*(found.values[arm] for arm in found.values)).pvalue
     assert found.friedman_p == pytest.approx(expected)
@@ -314,8 +314,8 @@ def test_blocks_follow_scipy_and_need_five(tmp_path):
     )
     assert set(found.pairwise["verdict"]) == {"better"}
     few = runs[runs["data"].isin([f"set{i}" for i in range(5)])]
-    small = blocks(few, "nll")
+    small = across_blocks(few, "nll")
     assert set(small.pairwise["verdict"]) == {"inconclusive"}
     assert "5 blocks cannot reach" in small.words
     with pytest.raises(AnalysisError, match="needs 5 blocks"):
-        blocks(runs[runs["data"] == "set0"], "nll")
+        across_blocks(runs[runs["data"] == "set0"], "nll")

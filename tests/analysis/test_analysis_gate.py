@@ -43,7 +43,7 @@ def test_a_wrong_temperature_is_caught(tmp_path, baseline, capsys):
     assert regress(baseline, tmp_path / "new") == 1
     out = capsys.readouterr().out
     assert "verdict: regression" in out
-    assert "NLL" in out
+    assert "temperature: 4.0 -> 1.0" in out
 
 
 def test_an_equal_variant_passes(tmp_path, baseline, capsys):
@@ -82,6 +82,20 @@ def test_a_new_variant_needs_a_named_reference(tmp_path, baseline, capsys):
     sweep(tmp_path / "bad", "mine", loss=0.05, key=1)
     assert regress(baseline, tmp_path / "bad", "--reference", "ensemble_kd") == 1
     assert regress(baseline, tmp_path / "bad", "--reference", "nobody") == 2
+
+
+def test_arms_are_matched_by_their_options_not_by_their_names_alone(tmp_path):
+    """Loaded alone, `combined[student_term=false]` is called `combined`."""
+    clean = {"student_term": False}
+    sweep(tmp_path / "old", "combined", loss=-0.2)
+    sweep(tmp_path / "old", "combined", options=clean)
+    assert main(["freeze", str(tmp_path / "old"), "-o", str(tmp_path / "b.json")]) == 0
+    sweep(tmp_path / "new", "combined", options=clean, key=1)
+    runs = load(tmp_path / "new")
+    assert set(runs["arm"]) == {"combined"}
+    checks = gate.regress(gate.read_baseline(tmp_path / "b.json"), runs, cost=None)
+    assert [(c.reference, c.verdict) for c in checks[:2]] == [("combined[student_term=false]", gate.PASS)] * 2
+    assert [c.variant for c in checks[2:]] == ["combined"]
 
 
 def test_margins_decide(tmp_path, baseline):

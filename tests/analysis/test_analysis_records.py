@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from synthetic import make_run, make_study
 
+import analysis
 from analysis import records
 from analysis.records import AnalysisError, AnalysisWarning, Mixture, load
 from analysis.study import Study, parse
@@ -177,6 +179,18 @@ def test_a_study_names_its_arms(tmp_path):
     make_run(tmp_path, "combined", 0, options={"student_term": False})
     study = parse({"arms": {"clean": {"method.name": "combined", "method.student_term": False}}}, "test")
     assert sorted(load(tmp_path, study=study)["arm"]) == ["clean", "combined"]
+
+
+@pytest.mark.parametrize("name", analysis.__all__)
+def test_public_names_stay_what_they_are(name):
+    first = getattr(analysis, name)
+    assert getattr(analysis, name) is first
+    assert callable(first) != isinstance(first, types.ModuleType)
+
+
+def test_a_study_may_nest_its_arms():
+    nested = parse({"arms": {"clean": {"method": {"name": "combined", "student_term": False}}}}, "test")
+    assert nested.arms == {"clean": {"method.name": "combined", "method.student_term": False}}
 
 
 def test_export_and_back(tmp_path, study_folder):

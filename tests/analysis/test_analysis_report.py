@@ -171,6 +171,8 @@ class TestInBrowser:
         shown = page.evaluate("[...document.querySelectorAll('.verdicts li')].map(l => l.className)")
         assert shown == [c.verdict for c in compute(runs, Study(), ["nll"])]
         assert "loss is not finite" in page.evaluate("document.querySelector('#failures').textContent")
+        command = f"python -m analysis report {report.parent / 'runs'} -o {report}"
+        assert command in page.evaluate("document.querySelector('#reproduce').textContent")
         assert "python -m harness method=kd seed=3" in page.evaluate(
             "document.querySelector('#reproduce').textContent"
         )

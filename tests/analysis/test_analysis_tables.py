@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -101,6 +102,17 @@ def test_allowed_mixtures_are_marked_in_the_table(tmp_path):
     assert any(note.startswith("* mixes, on request: recipe") for note in table.notes)
 
 
+def test_a_capped_deep_ensemble_equivalent_is_a_lower_bound(tmp_path):
+    for seed in range(2):
+        directory = make_run(tmp_path, "kd", seed, diagnostics=True, files=False)
+        if seed:
+            record = json.loads((directory / "record.json").read_text())
+            record["diagnostics"]["dee"] = 4
+            (directory / "record.json").write_text(json.dumps(record))
+    table = summarise(load(tmp_path), Study()).tables[1]
+    assert table.rows[-1][table.columns.index("DEE")] == ">= 2.85 ± 1.63"
+
+
 def test_failures_and_missing_arms_are_said(tmp_path):
     make_run(tmp_path, "kd", 0, files=False)
     make_run(tmp_path, "kd", 1, status="failed")
@@ -167,6 +179,24 @@ def test_latex_compiles(view, tmp_path):
     subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True
     )
+
+
+@pytest.mark.parametrize("width", [60, 100, 400])
+def test_narrow_terminals_get_the_table_in_parts(view, width):
+    table = view.tables[0]
+    parts = render.split(table, width)
+    assert [name for part in parts for name in part.columns[1:]] == table.columns[1:]
+    assert all(part.columns[0] == "arm" and len(part.rows) == len(table.rows) for part in parts)
+    assert (len(parts) == 1) == (width == 400)
+    bold = {(part.rows[i][0], part.columns[j]) for part in parts for i, j in part.bold}
+    assert bold == {(table.rows[i][0], table.columns[j]) for i, j in table.bold}
+    assert [part.notes for part in parts] == [[]] * (len(parts) - 1) + [table.notes]
+    for part in parts:
+        if len(part.columns) > 2:
+            widest = [
+                max(len(row[j]) for row in (part.columns, *part.rows)) for j in range(len(part.columns))
+            ]
+            assert sum(widest) + 3 * len(widest) <= width
 
 
 def test_text_form_shows_every_cell(view):
