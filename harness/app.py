@@ -24,7 +24,9 @@ def run(arguments: list[str]) -> int:
     from harness.sweeper import HarnessSweeper
 
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print; below it becomes one line
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # Hydra then raises what it would else print; below it becomes one line
+    )
     try:
         check_names(arguments, multirun=bool({"-m", "--multirun"} & set(arguments)))
         settings.register()
@@ -65,7 +67,9 @@ def plain(composed: DictConfig) -> dict:
 
 def raise_group(name: str) -> None:
     members = ", ".join(methods.groups()[name])
-    raise ConfigError(f"method={name} is a group of variants: sweep over it with -m, or choose one of {members}")
+    raise ConfigError(
+        f"method={name} is a group of variants: sweep over it with -m, or choose one of {members}"
+    )
 
 
 def check_names(arguments: list[str], multirun: bool) -> None:

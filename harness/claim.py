@@ -131,7 +131,11 @@ def is_claimed(directory: Path) -> dict[str, Any] | None:
 
 def certainly_dead(owner: dict[str, Any]) -> bool:
     job = os.environ.get("SLURM_JOB_ID")
-    if job is not None and owner["job"] == job and owner["restarts"] < int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+    if (
+        job is not None
+        and owner["job"] == job
+        and owner["restarts"] < int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    ):
         return True
     if owner["host"] != socket.gethostname() or owner["pid_started"] is None:
         return False

@@ -103,6 +103,7 @@ class Config:
     )
     hydra: Any = field(
         default_factory=lambda: {
+            "searchpath": ["pkg://slurm"],  # launcher presets
             # Runs name their own folders; Hydra's dated ones would only be in the way.
             "output_subdir": None,
             "run": {"dir": "."},
@@ -209,7 +210,7 @@ def run_hash(config: dict[str, Any]) -> str:
 
 def run_directory(config: dict[str, Any]) -> Path:
     """RUNS/data-model-method-sSEED-HASH; a teacher's is BANK/data-model-setS-mM-HASH."""
-    start = f"{config['data']['name']}-{config['model']}"
+    start = f"{config['data']['name']}-{config['model'].replace('/', '_')}"  # timm's names are timm/NAME
     if is_teacher(config):
         _, chosen, member = config["seed"].split("/")
         folder = Path(config["bank"] or Path(config["runs"]) / "teachers")

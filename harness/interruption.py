@@ -5,7 +5,11 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")  # the keyboard, a node that shuts down, SLURM before a limit or preemption
+SIGNALS = (
+    "SIGINT",
+    "SIGTERM",
+    "SIGUSR2",
+)  # the keyboard, a node that shuts down, SLURM before a limit or preemption
 
 
 class StopRequest:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import statistics
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,28 @@ def make_plan(configs: list[Config]) -> Plan:
                 if not teachers_done[place]:
                     plan.teachers[place] = teacher
     return plan
+
+
+def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int]:
+    """Device-hours that the plan's runs will take, from records of like runs in `runs` and the bank, and how many
+    of the plan's runs have such records.
+
+    A like run has the same method, data set, model and number of epochs; the median of its kind counts.
+    """
+    seconds: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for path in [*runs.glob("*/record.json"), *{d.parent for d in plan.teachers}]:
+        for file in [path] if path.name == "record.json" else path.glob("*/record.json"):
+            with contextlib.suppress(DamagedRecord):
+                record = read_record(file.parent)
+                if record is not None and record["status"] == "done":
+                    seconds[kind(record["config"])].append(record["cost"]["wall_s"])
+    todo = [*plan.teachers.values(), *plan.students.values()]
+    known = [statistics.median(seconds[kind(config)]) for config in todo if kind(config) in seconds]
+    return sum(known) / 3600, len(known)
+
+
+def kind(config: Config) -> tuple[Any, ...]:
+    return config["method"]["name"], config["data"]["name"], config["model"], config["train"]["epochs"]
 
 
 def teacher_configs(config: Config) -> list[Config]:

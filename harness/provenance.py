@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import platform
 import shlex
@@ -17,11 +18,14 @@ from typing import Any
 from harness import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
+REVISION_FILE = "revision.json"  # beside the packages in a snapshot of the code, which has no .git
 
 
 @functools.cache
 def revision() -> dict[str, Any]:
     """Git revision of the checkout that the code runs from, and a hash of its uncommitted changes."""
+    if (ROOT / REVISION_FILE).exists():
+        return json.loads((ROOT / REVISION_FILE).read_text())
     if not (ROOT / ".git").exists():
         return {"revision": None, "dirty": False, "diff_hash": None}
 
@@ -31,7 +35,9 @@ def revision() -> dict[str, Any]:
     try:
         head = git("rev-parse", "HEAD").decode().strip()
         changes = git("diff", "HEAD", "--", "*.py", "*.yaml")
-        untracked = git("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py", "*.yaml").split(b"\0")
+        untracked = git("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py", "*.yaml").split(
+            b"\0"
+        )
     except (FileNotFoundError, subprocess.CalledProcessError):
         return {"revision": None, "dirty": False, "diff_hash": None}
     for name in filter(None, untracked):

@@ -8,7 +8,9 @@ A run directory holds
     predictions.npz       validation_logits, test_logits [N, K] float16; validation_labels, test_labels [N] int64
     student.safetensors   the deployed plain network
     run.log               what the run said
-    progress.json         while it runs: epoch, epochs, seconds left, job, host (read by harness.status)
+    progress.json         while it runs: epoch, epochs, seconds left (read by harness.status)
+    submission.json       where it runs as a job: job id, log, time of submission
+    attempts.jsonl        one line for each thing that happened to its jobs
     checkpoint.pt         while it runs
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,10 @@ SCHEMA = {
     "config": "the full composed configuration, nested",
     "metrics": {
         # acc in [0, 1]; nll in nats; brier; ece in [0, 1]; nll_ts and ece_ts after temperature scaling; temperature
-        "student": {"validation": "…", "test": {"acc": 0, "nll": 0, "brier": 0, "ece": 0, "nll_ts": 0, "ece_ts": 0}},
+        "student": {
+            "validation": "…",
+            "test": {"acc": 0, "nll": 0, "brier": 0, "ece": 0, "nll_ts": 0, "ece_ts": 0},
+        },
         "teacher": "the same, member 0 of the teacher set",
         "ensemble": "the same, the mean of all teachers' softmaxes",
     },
@@ -107,3 +113,41 @@ def read_record(directory: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict) or record.get("status") not in STATUSES or "config" not in record:
         raise DamagedRecord(f"{path} is not a run record (no known status or no config)")
     return record
+
+
+def failure(
+    config: dict[str, Any], run_hash: str, error: dict[str, Any], slurm: dict[str, Any] | None
+) -> dict[str, Any]:
+    """A `failed` record for a run that could not write its own: its job died. `error` has a type and a message."""
+    return {
+        "version": VERSION,
+        "hash": run_hash,
+        "status": "failed",
+        "error": {"traceback": None, "log": None, "slurm_state": None, **error},
+        "config": config,
+        **dict.fromkeys(("metrics", "diagnostics", "shift", "ood", "selection")),
+        "cost": {"wall_s": None},
+        "provenance": {"slurm": slurm, "teachers": [], "data": None},
+    }
+
+
+def append_event(directory: Path, event: str, **facts: Any) -> None:
+    """A line in `attempts.jsonl`: what happened to a run's jobs (started, preempted, time_limit, ended)."""
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    with (Path(directory) / "attempts.jsonl").open("a") as file:
+        file.write(json.dumps({"event": event, "time": time.time(), **facts}) + "\n")
+
+
+def read_events(directory: Path) -> list[dict[str, Any]]:
+    """The lines of `attempts.jsonl`, oldest first; a last line that a dying job cut short is left out."""
+    try:
+        lines = (Path(directory) / "attempts.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    events = []
+    for line in lines:
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events

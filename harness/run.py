@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness import metrics, networks, provenance, streams
+from harness import diagnostics, metrics, networks, provenance, streams
 from harness.claim import Claim, Claimed
 from harness.config import ConfigError, build_method, is_teacher, run_directory, run_hash, teacher_config
 from harness.data import Dataset, load
@@ -169,7 +169,11 @@ class Run:
 
     def build_network(self, model: str, seed: int | str) -> nn.Module:
         data = self.data
-        network = networks.build(model, data.classes, data.mean, data.sd, streams.generator(seed, "init"))
+        stream = streams.generator(seed, "init")
+        try:
+            network = networks.build(model, data.classes, data.mean, data.sd, stream, data.size)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         return network.to(self.device)
 
     # Teachers ----------------------------------------------------------------------------------------------------
@@ -182,7 +186,7 @@ class Run:
         configs = [teacher_config(self.config, m) for m in range(size)]
         for config in configs:
             self.await_teacher(config)
-        directories = [run_directory(config) for config in configs]
+        self.teacher_directories = directories = [run_directory(config) for config in configs]
         self.teacher_names = [directory.name for directory in directories]
         if directories:
             files = [np.load(directory / "predictions.npz") for directory in directories]
@@ -267,12 +271,27 @@ class Run:
         record["metrics"] = found
         record["selection"] = {"epoch": training.best.epoch, "acc": training.best.acc}
         record["cost"] = self.cost(training, network)
+        if self.config["evaluate"]["diagnostics"]:
+            record["diagnostics"] = self.diagnose(training.student, network, found["student"]["test"]["nll_ts"], labels)
         self.write_predictions(logits, labels)
         self.write_student(network)
         record["cost"]["wall_s"] = self.wall()
         record["provenance"]["ended"] = timestamp(time.time())
         write_record(self.directory, record)
         return record
+
+    def diagnose(
+        self, student: nn.Module, network: nn.Module, nll_ts: float, labels: dict[str, np.ndarray]
+    ) -> dict[str, Any]:
+        """The record's `diagnostics`; the whole teacher set takes part, however many the method learned from."""
+        bank = Teachers([self.load_teacher(directory) for directory in self.teacher_directories])
+        stream = streams.generator(self.config["seed"], "perturbation", -1)  # no training step has this number
+        found = diagnostics.diagnose(student, network, bank, self.data, stream)
+        found |= {"dee": None, "dee_cap": len(bank)}
+        if bank.networks and self.config["teachers"]["model"] in (None, self.config["model"]):
+            ladder = diagnostics.ensemble_ladder(self.teacher_logits, labels)
+            found["dee"] = diagnostics.deep_ensemble_equivalent(nll_ts, ladder)
+        return found
 
     def cost(self, training: Training, network: nn.Module) -> dict[str, float]:
         if self.device.type == "cuda":

@@ -7,6 +7,8 @@ import statistics
 from collections import defaultdict
 from typing import Any
 
+from harness.config import INCIDENTAL
+
 METRICS = ("acc", "nll", "brier", "ece", "nll_ts", "ece_ts")
 HIGHER_IS_BETTER = ("acc",)
 COST_REFERENCE = "ensemble_kd"
@@ -33,8 +35,15 @@ def arms(configs: list[dict[str, Any]]) -> list[str]:
     The method's name, followed by every option that varies: among runs of this method for the method's own options,
     among all runs for the rest.
     """
-    ignored = ("seed", "teachers.set", "runs", "bank", "device", "threads", "force")
-    flat = [{k: v for k, v in flatten(config).items() if k not in ignored} for config in configs]
+    ignored = ("seed", "teachers.set", *INCIDENTAL)
+    flat = [
+        {
+            key: value
+            for key, value in flatten(config).items()
+            if not f"{key}.".startswith(tuple(f"{i}." for i in ignored))
+        }
+        for config in configs
+    ]
     seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     for options in flat:
         for key, value in options.items():
@@ -67,7 +76,9 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
     for metric in METRICS:
         choose = max if metric in HIGHER_IS_BETTER else min
         best[metric] = choose(means[label, metric] for label in groups)
-    costs = {label: statistics.median(r["cost"]["device_s"] for r in group) for label, group in groups.items()}
+    costs = {
+        label: statistics.median(r["cost"]["device_s"] for r in group) for label, group in groups.items()
+    }
     reference = costs.get(COST_REFERENCE)
 
     table = Table(title="test data: mean ± sd over runs (best in bold)", title_justify="left")

@@ -1,26 +1,34 @@
-"""A sweep: plan, teachers, students, table, list of what failed. Everything that it knows is on disk."""
+"""A sweep: plan, teachers, students, table, list of what failed. Everything that it knows is on disk.
+
+So it may be killed at any time: the same command reads what is there and goes on, and jobs that still run are adopted,
+not submitted again.
+"""
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from harness.claim import Claimed
-from harness.config import run_directory
+from harness.cluster import Local, Slurm
+from harness.config import ConfigError, run_directory, run_hash
 from harness.interruption import StopRequest
-from harness.plan import Plan, make_plan
+from harness.plan import Plan, estimate_hours, make_plan, teacher_configs
 from harness.progress import Bar, Console, duration
-from harness.record import DamagedRecord, read_record
-from harness.run import execute
+from harness.queue import QueueUnreachable
+from harness.record import DamagedRecord, append_event, failure, read_record, write_record
 from harness.summary import sweep_table
-from harness.training import Interrupted
 
 Config = dict[str, Any]
+STOPPED = 130
+SETTLE_S = 5.0  # how long a network file system may take to show a record that another node wrote
 
 
 class Sweep:
@@ -34,56 +42,248 @@ class Sweep:
         hydra_config: DictConfig,
         task_function: TaskFunction,
     ):
-        self.plan = make_plan(configs)
         self.configs, self.jobs = configs, jobs
         self.context, self.hydra_config, self.task_function = context, hydra_config, task_function
+        self.options = configs[0]["sweep"]
+        self.folder = Path(configs[0]["runs"])
+        self.fail_fast = configs[0]["fail_fast"]
+        self.plan = make_plan(configs)
         self.console = Console()
         self.started = time.time()
+        self.not_run: dict[Path, str] = {}  # students whose teacher failed
 
     def run(self) -> int:
         """Run what is missing and report; returns the exit status."""
-        plan = self.plan
-        self.console.say(describe(plan))
-        if plan.students:
-            stopped = self.launch()
-            if stopped:
-                return stopped
-        return self.report()
-
-    def launch(self) -> int:
+        if self.configs[0]["harness"]["plan"]:
+            self.print_plan()
+            return 0
+        self.console.say(describe(self.plan))
+        if not self.plan.students:
+            return self.report()
         target = self.hydra_config.hydra.launcher._target_
         if target.endswith("BasicLauncher"):
-            return self.run_here()
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.context, task_function=self.task_function, config=self.hydra_config
-        )
-        missing = [job for job, c in zip(self.jobs, self.configs, strict=True) if run_directory(c) in self.plan.students]
-        launcher.launch(missing, initial_job_idx=0)
-        return 0
+            status = self.run_here()
+        elif target.endswith("SlurmLauncher"):
+            params = OmegaConf.to_container(self.hydra_config.hydra.launcher, resolve=True)
+            status = self.run_on_slurm(Slurm(params, self.folder))
+        elif target.endswith("submitit_launcher.LocalLauncher"):
+            status = self.run_jobs(Local(self.folder, self.options["workers"]))
+        else:
+            status = self.run_by_plugin()
+        self.console.close()
+        return self.report() if status is None else status
 
-    def run_here(self) -> int:
-        """One after the other in this process; a run that fails is recorded and the next one starts."""
+    # One after the other in this process --------------------------------------------------------------------------
+
+    def run_here(self) -> int | None:
+        """A run that fails is recorded and the next one starts. Like its siblings it returns None where the sweep has
+        come to its report, else the exit status."""
+        from harness.run import execute
+        from harness.training import Interrupted
+
         todo = [*self.plan.teachers.values(), *self.plan.students.values()]
         bar = Bar(self.console, "sweep", len(todo))
         failed = 0
         with StopRequest() as stop:
             for done, config in enumerate(todo):
-                bar.update(done, f"{done} done, {failed} failed, {len(todo) - done} left")
+                bar.update(done, f"{done - failed} done, {failed} failed, {len(todo) - done} left")
+                directory = run_directory(config)
+                if reason := self.lacks_teacher(config):
+                    self.not_run[directory] = reason
+                    continue
                 try:
                     record = execute(config, self.console, stop)
-                    self.console.say(outcome(record, run_directory(config)))
+                    self.console.say(outcome(record, directory))
+                    ended_well = record["status"] == "done"
                 except Interrupted as error:
                     self.console.close()
                     self.console.say(f"{error}; the same command goes on from there")
-                    return 130
+                    return STOPPED
                 except Claimed as error:
-                    self.console.say(f"{run_directory(config).name}: left to others: {error}")
+                    self.console.say(f"{directory.name}: left to others: {error}")
+                    continue
+                except ConfigError:
+                    raise
                 except Exception as error:  # noqa: BLE001  the run recorded it; the others must not suffer
-                    failed += 1
-                    self.console.say(f"{run_directory(config).name}: {type(error).__name__}: {error}")
+                    self.console.say(f"{directory.name}: {type(error).__name__}: {error}")
+                    ended_well = False
+                failed += not ended_well
+                if failed and self.fail_fast:
+                    break
         bar.close()
-        self.console.close()
+        return None
+
+    # Launchers of other plugins -----------------------------------------------------------------------------------
+
+    def run_by_plugin(self) -> None:
+        """Hand the missing runs to Hydra's launcher; students then train the teachers they lack, under claims."""
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=self.task_function, config=self.hydra_config
+        )
+        pairs = zip(self.jobs, self.configs, strict=True)
+        launcher.launch(
+            [job for job, c in pairs if run_directory(c) in self.plan.students], initial_job_idx=0
+        )
+
+    # Jobs ---------------------------------------------------------------------------------------------------------
+
+    def run_on_slurm(self, backend: Slurm) -> int | None:
+        if not self.options["detach"]:
+            return self.run_jobs(backend)
+        teachers = self.submit(backend, self.plan.teachers)
+        students = self.submit(backend, self.plan.students, after=backend.arrays())
+        self.console.say(
+            f"submitted {teachers} teachers and {students} students: jobs {', '.join(backend.arrays())}"
+        )
+        self.say_how_to_reattach()
         return 0
+
+    def run_jobs(self, backend: Slurm | Local) -> int | None:
+        """Teachers, then students, as jobs; waits for them, and lets none take another with it."""
+        with StopRequest() as stop:
+            for what, runs in (("teachers", self.plan.teachers), ("students", self.plan.students)):
+                if what == "students":
+                    self.not_run = {d: reason for d, c in runs.items() if (reason := self.lacks_teacher(c))}
+                todo = {
+                    directory: config for directory, config in runs.items() if directory not in self.not_run
+                }
+                new = self.submit(backend, todo)
+                taken = f", {len(todo) - new} were submitted before" if new < len(todo) else ""
+                self.console.say(f"{what}: {new} submitted{taken}")
+                if not self.wait(backend, what, todo, stop):
+                    return STOPPED if stop() else None
+        return None
+
+    @staticmethod
+    def submit(backend: Slurm | Local, runs: dict[Path, Config], after: list[str] | None = None) -> int:
+        """Submit what nobody is at; returns how many that were."""
+        new = {directory: config for directory, config in runs.items() if not backend.adopt(directory)}
+        for directory in new:
+            (directory / "record.json").unlink(
+                missing_ok=True
+            )  # of a failed or forced run: it says nothing any more
+        if new:
+            backend.submit(new, after)
+        return len(new)
+
+    def wait(self, backend: Slurm | Local, what: str, todo: dict[Path, Config], stop: StopRequest) -> bool:
+        """Follow jobs until each has a record; False where the sweep ends before that."""
+        pending = dict(todo)
+        bar = Bar(self.console, what, len(todo))
+        gone: dict[Path, float] = {}  # when a run's job was first missed
+        done = failed = 0
+        while pending:
+            if stop():
+                bar.close()
+                self.leave(backend, list(pending))
+                return False
+            try:
+                alive = backend.alive()
+            except QueueUnreachable as error:
+                self.console.say(f"SLURM does not answer ({error}); trying again")
+                self.pause(stop, 10)
+                continue
+            for directory, config in list(pending.items()):
+                record = settled(directory)
+                if record is None and directory not in alive:
+                    since = gone.setdefault(directory, time.monotonic())
+                    if time.monotonic() - since < SETTLE_S:
+                        continue
+                    record = self.bury(backend, directory, config)
+                elif record is None or (record["status"] == "failed" and directory in alive):
+                    gone.pop(directory, None)
+                    continue
+                del pending[directory]
+                self.console.say(outcome(record, directory))
+                done += record["status"] == "done"
+                failed += record["status"] != "done"
+            running = sum(state == "running" for directory, state in alive.items() if directory in pending)
+            note = f"{done} done, {failed} failed, {running} running, {len(pending) - running} waiting"
+            bar.update(done + failed, note)
+            if failed and self.fail_fast and pending:
+                self.console.say(f"fail_fast: cancelling {len(pending)} runs")
+                backend.cancel(list(pending))
+                bar.close()
+                return False
+            if pending:
+                self.pause(stop, max(0.5, len(pending) / 500))
+        bar.close()
+        return True
+
+    def bury(self, backend: Slurm | Local, directory: Path, config: Config) -> dict[str, Any]:
+        """The record of a run whose job is gone: its own where it could still write one, else one that says why."""
+        try:
+            record = read_record(directory)
+        except DamagedRecord:
+            record = None
+        if record is not None and record["status"] in ("done", "diverged", "failed"):
+            return record
+        death = backend.death(directory)
+        error = {
+            "type": "JobDied",
+            "message": death.message,
+            "log": death.log,
+            "slurm_state": death.slurm_state,
+        }
+        record = failure(config, run_hash(config), error, death.slurm)
+        write_record(directory, record)
+        append_event(directory, "died", slurm=death.slurm, message=death.message)
+        return record
+
+    def leave(self, backend: Slurm | Local, pending: list[Path]) -> None:
+        """Say what happens to the jobs when this process goes away."""
+        if backend.survives:
+            self.console.say(f"stopped watching; {len(pending)} runs stay with SLURM (scancel ends them)")
+        else:
+            self.console.say(
+                f"stopped; {len(backend.running)} runs that have started finish, the others do not start"
+            )
+        self.say_how_to_reattach()
+
+    def say_how_to_reattach(self) -> None:
+        command = shlex.join(a for a in sys.argv[1:] if a != "sweep.detach=true")
+        self.console.say(f"to watch:    python -m harness.status {self.folder}")
+        self.console.say(f"to reattach: python -m harness {command}")
+
+    @staticmethod
+    def pause(stop: StopRequest, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not stop():
+            time.sleep(0.1)
+
+    def lacks_teacher(self, config: Config) -> str | None:
+        """Why a student cannot run: a teacher that this sweep tried to train and could not."""
+        for teacher in teacher_configs(config):
+            directory = run_directory(teacher)
+            if directory in self.plan.teachers:
+                record = settled(directory)
+                if record is not None and record["status"] != "done":
+                    return f"not run: its teacher {directory.name} has {record['status']}"
+        return None
+
+    # Report -------------------------------------------------------------------------------------------------------
+
+    def print_plan(self) -> None:
+        """What would run, without running it."""
+        plan = self.plan
+        self.console.say(describe(plan))
+        for what, runs in (("teacher", plan.teachers), ("student", plan.students)):
+            for directory in runs:
+                self.console.say(f"{what}  {directory}")
+        hours, known = estimate_hours(plan, self.folder)
+        todo = len(plan.teachers) + len(plan.students)
+        if known:
+            self.console.say(
+                f"about {hours * todo / known:.2f} device-hours (from records of {known} of {todo} runs' kind)"
+            )
+        elif todo:
+            self.console.say("no estimate of the time: no record of such runs yet")
+        arrays = [
+            f"{len(runs)} {what}"
+            for what, runs in (("teachers", plan.teachers), ("students", plan.students))
+            if runs
+        ]
+        self.console.say(f"arrays: {', then '.join(arrays) or 'none'}")
 
     def report(self) -> int:
         """The table of what is done and the list of what is not; 0 where nothing is missing."""
@@ -96,20 +296,33 @@ class Sweep:
                 continue
             if record is not None and record["status"] == "done":
                 records.append(record)
+            elif directory in self.not_run:
+                failures.append(f"{directory.name}: {self.not_run[directory]}")
             elif record is None:
-                failures.append(f"{directory.name}: no record")
+                failures.append(f"{directory.name}: not run")
             else:
-                failures.append(f"{directory.name}: {record['status']}: {record['error']['message']} ({directory}/run.log)")
+                log = record["error"]["log"] or directory / "run.log"
+                failures.append(
+                    f"{directory.name}: {record['status']}: {record['error']['message']}; log {log}"
+                )
         if records:
             self.console.show(sweep_table(records))
-        for failure in failures:
-            self.console.say(f"missing  {failure}")
-        folder = next(iter(self.plan.runs)).parent
+        for reason in failures:
+            self.console.say(f"missing  {reason}")
         self.console.say(
-            f"{len(records)} of {len(self.plan.runs)} runs done in {folder}/ ({duration(time.time() - self.started)}); "
-            f"tests and verdicts: python -m analysis {folder}"
+            f"{len(records)} of {len(self.plan.runs)} runs done in {self.folder}/ ({duration(time.time() - self.started)}); "
+            f"tests and verdicts: python -m analysis {self.folder}"
         )
         return 1 if failures else 0
+
+
+def settled(directory: Path) -> dict[str, Any] | None:
+    """A record that says how a run ended; an interrupted run has not."""
+    try:
+        record = read_record(directory)
+    except DamagedRecord:
+        return None
+    return None if record is None or record["status"] == "interrupted" else record
 
 
 def describe(plan: Plan) -> str:

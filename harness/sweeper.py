@@ -37,7 +37,9 @@ class HarnessSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
-        overrides = parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()] + arguments)
+        overrides = parser.parse_overrides(
+            [f"{key}={value}" for key, value in self.params.items()] + arguments
+        )
         composer = Composer(self.context, self.config, parser)
         jobs = expand(overrides)
         if not jobs:
@@ -119,7 +121,9 @@ class Composer:
 
     def _convert(self, choices: tuple[str, ...], override: str) -> tuple[list[str], bytes]:
         """Path and value of a plain override, checked by Hydra against the option's type, pickled for copies."""
-        composed = self.loader.load_configuration(self.name, [*choices, override], RunMode.RUN, from_shell=False)
+        composed = self.loader.load_configuration(
+            self.name, [*choices, override], RunMode.RUN, from_shell=False
+        )
         keys = self.parser.parse_override(override).key_or_group.split(".")
         node: Any = plain(composed)
         for key in keys:

@@ -1,0 +1,105 @@
+"""What SLURM says of jobs: squeue for those that wait or run, sacct (or scontrol) for how one ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+LIVE = {
+    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"),
+    *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESIZING", "RESV_DEL_HOLD"),
+}
+MEMORY = re.compile(r"oom[-_ ]kill|out of memory|exceeded memory limit", re.IGNORECASE)
+
+
+class QueueUnreachable(RuntimeError):
+    """SLURM did not answer; nothing is known about its jobs."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended: a state such as FAILED, TIMEOUT, NODE_FAIL, its exit code (code:signal) and node."""
+
+    state: str
+    exit_code: str
+    node: str
+
+
+def available() -> bool:
+    """Whether this machine can talk to a SLURM."""
+    return shutil.which("squeue") is not None
+
+
+def live_jobs(jobs: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """State and node (or the reason for waiting) of those jobs (JOB or ARRAY_TASK) that have not ended.
+
+    Raises QueueUnreachable where SLURM does not answer.
+    """
+    wanted = set(jobs)
+    arrays = sorted({job.partition("_")[0] for job in wanted})
+    if not arrays:
+        return {}
+    # All jobs of this user in one question: ids that SLURM has forgotten would make it refuse the whole list.
+    found = ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%R")
+    rows = (line.split("|", 2) for line in found.splitlines())
+    return {job: (state, where) for job, state, where in rows if job in wanted and state in LIVE}
+
+
+def ending(job: str) -> Ending:
+    """How a job that left the queue ended; state UNKNOWN where nobody remembers."""
+    if shutil.which("sacct"):
+        try:
+            rows = ask("sacct", "-n", "-P", "-X", "-j", job, "-o", "State,ExitCode,NodeList").splitlines()
+        except QueueUnreachable:  # a cluster without accounting
+            rows = []
+        if rows:
+            state, code, node = rows[-1].split("|")
+            return Ending(state.split()[0], code, node)
+    try:
+        shown = ask("scontrol", "--oneliner", "show", "job", job)
+    except QueueUnreachable:
+        return Ending("UNKNOWN", "", "")
+    facts = dict(re.findall(r"(\w+)=(\S*)", shown))
+    return Ending(facts.get("JobState", "UNKNOWN"), facts.get("ExitCode", ""), facts.get("NodeList", ""))
+
+
+def cancel(jobs: Iterable[str]) -> None:
+    jobs = sorted(jobs)
+    for start in range(0, len(jobs), 500):
+        ask("scancel", *jobs[start : start + 500])
+
+
+def largest_array() -> int:
+    """MaxArraySize: the number of tasks that one array may have."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"))
+    return max(1, int(found[1])) if found else 1001
+
+
+def explain(end: Ending, log: Path | None) -> str:
+    """One line on how a job ended, with what its log says about memory, which SLURM does not always."""
+    said = f"SLURM says {end.state}" + (f" (exit {end.exit_code})" if end.exit_code else "")
+    if end.state == "OUT_OF_MEMORY" or (log and log.exists() and MEMORY.search(tail(log))):
+        said += ": out of memory; give runs more with hydra.launcher.mem_gb"
+    return said
+
+
+def tail(log: Path, size: int = 20_000) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - size))
+        return file.read().decode(errors="replace")
+
+
+def ask(*command: str) -> str:
+    """What a client of SLURM prints. Raises QueueUnreachable where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        raise QueueUnreachable(f"{command[0]}: {error}") from error
+    if done.returncode:
+        raise QueueUnreachable(f"{' '.join(command[:3])}: {done.stderr.strip() or done.returncode}")
+    return done.stdout

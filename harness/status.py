@@ -1,0 +1,177 @@
+"""`python -m harness.status [FOLDER] [--watch]`: what every run of a folder is doing.
+
+Read from the run directories, and from squeue where there is one; at any time, also while a sweep runs elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import queue
+from harness.claim import is_claimed
+from harness.progress import Console, duration
+from harness.record import read_events
+
+STATES = ("running", "waiting", "interrupted", "failed", "diverged", "dead", "done")
+# A record's first lines tell its status; thousands of whole records would take seconds to read.
+STATUS = re.compile(r'"status": "(\w+)"')
+
+
+@dataclass
+class RunState:
+    """One run: its state, and what else is known of it."""
+
+    name: str
+    state: str
+    progress: str = ""
+    preempted: int = 0
+    job: str = ""
+    node: str = ""
+    log: str = ""
+    note: str = ""
+
+
+def scan(folder: Path) -> list[RunState]:
+    """The state of every run and teacher below a folder. Raises NotADirectoryError where there is none."""
+    if not folder.is_dir():
+        raise NotADirectoryError(f"no folder {folder}")
+    places = [
+        Path(entry.path)
+        for where in (folder, folder / "teachers")
+        if where.is_dir()
+        for entry in os.scandir(where)
+    ]
+    places = sorted(place for place in places if place.name != "teachers" and not place.name.startswith("."))
+    jobs: dict[Path, dict[str, Any]] = {}
+    states: list[RunState] = []
+    unfinished = []
+    for place in places:
+        status = read_status(place)
+        if status == "done":
+            states.append(RunState(place.name, "done"))
+            continue
+        unfinished.append((place, status))
+        if about := read_json(place / "submission.json"):
+            jobs[place] = about
+    live, unreachable = {}, ""
+    wanted = [about["job_id"] for about in jobs.values() if about["job_id"]]
+    if wanted and queue.available():
+        try:
+            live = queue.live_jobs(wanted)
+        except queue.QueueUnreachable as error:
+            unreachable = str(error)
+    for place, status in unfinished:
+        states.append(inspect(place, status, jobs.get(place), live, unreachable))
+    return states
+
+
+def inspect(
+    place: Path,
+    status: str | None,
+    about: dict[str, Any] | None,
+    live: dict[str, tuple[str, str]],
+    unreachable: str,
+) -> RunState:
+    """The state of a run that is not done."""
+    events = read_events(place)
+    run = RunState(place.name, status or "waiting", log=str(place / "run.log"))
+    run.preempted = sum(event["event"] in ("preempted", "time_limit", "terminated") for event in events)
+    starts = [event for event in events if event["event"] == "started"]
+    if starts:
+        run.node = (starts[-1]["slurm"] or {}).get("node") or starts[-1]["host"]
+    job = about["job_id"] if about else None
+    claim = is_claimed(place)
+    if about:
+        run.job, run.log = job or "", about["log"]
+    if job in live:
+        state, where = live[job]
+        run.state = "running" if state in ("RUNNING", "COMPLETING") else "waiting"
+        run.note = "" if run.state == "running" else f"{state.lower()} {where}"
+    elif claim:
+        run.state, run.node = "running", claim["host"]
+    elif status is None and (starts or job):
+        run.state = "dead"
+        run.note = unreachable or "its job is gone without a record; the sweep's command runs it again"
+    if run.state == "running" and (progress := read_json(place / "progress.json")):
+        left = max(0.0, progress["left_s"] - (time.time() - progress["time"]))
+        run.progress = f"epoch {progress['epoch']}/{progress['epochs']}, {duration(left)} left"
+    if run.state in ("failed", "diverged", "interrupted") and (record := read_json(place / "record.json")):
+        run.note = record["error"]["message"]
+        run.log = record["error"].get("log") or run.log
+    return run
+
+
+def read_status(place: Path) -> str | None:
+    """The status in a run's record, or None where there is no readable one."""
+    try:
+        with (place / "record.json").open() as file:
+            found = STATUS.search(file.read(400))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found[1] if found else None
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def table(states: list[RunState], show_done: bool) -> Any:
+    """A rich table of what is not done (or of all), preceded by the counts as its title."""
+    from rich.table import Table
+
+    counts = Counter(run.state for run in states)
+    title = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    shown = Table(title=f"{len(states)} runs and teachers: {title or 'none'}", title_justify="left")
+    for column in ("run", "state", "progress", "requeued", "job", "node", "note", "log"):
+        shown.add_column(column, overflow="fold")
+    for run in sorted(states, key=lambda run: STATES.index(run.state)):
+        if run.state != "done" or show_done:
+            requeued = str(run.preempted or "")
+            shown.add_row(run.name, run.state, run.progress, requeued, run.job, run.node, run.note, run.log)
+    return shown
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m harness.status", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "folder", nargs="?", default="runs", type=Path, help="the sweep's folder (default: runs)"
+    )
+    parser.add_argument("--watch", action="store_true", help="show it anew every few seconds, until Ctrl-C")
+    parser.add_argument("--all", action="store_true", help="list done runs too")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, for scripts")
+    options = parser.parse_args(arguments)
+    console = Console()
+    try:
+        while True:
+            states = scan(options.folder)
+            if options.json:
+                for run in states:
+                    print(json.dumps(vars(run)))
+            else:
+                if options.watch and console.live:
+                    console.rich.clear()
+                console.show(table(states, options.all))
+            if not options.watch or not any(run.state in ("running", "waiting") for run in states):
+                return 0
+            time.sleep(3)
+    except NotADirectoryError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
