@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -68,7 +68,8 @@ class TeacherSet:
 class Evaluate:
     """What is measured beside accuracy, likelihood and calibration."""
 
-    diagnostics: bool = False  # diversity, fidelity, loss barriers (see harness.diagnostics)
+    # Diversity, fidelity, loss barriers (see harness.diagnostics); None: on digits, where they take a second.
+    diagnostics: bool | None = None
 
 
 @dataclass
@@ -169,6 +170,11 @@ def method_options(name: str) -> type:
         for f in fields(cls)
     ]
     return make_dataclass(f"{cls.__name__}Options", [("name", str, field(default=name)), *options])
+
+
+def method_defaults(name: str) -> dict[str, Any]:
+    """Every option of a method with its default."""
+    return asdict(methods.load(name)())
 
 
 def build_method(config: dict[str, Any]) -> Method:
@@ -294,7 +300,7 @@ def register() -> None:
     store.store(group="hydra/sweeper", name="harness", node=SweeperOptions)
     for group, members in methods.groups().items():
         # A placeholder, so that Hydra can compose what the sweeper will expand; a single run of it is refused.
-        store.store(group="method", name=group, node={"name": group})
+        store.store(group="method", name=group, node={"name": group, "stands_for": members})
         for name in members:
             store.store(group="method", name=name, node=method_options(name))
     for name, data in DATA.items():

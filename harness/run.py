@@ -26,7 +26,7 @@ from torch import nn
 
 from harness import diagnostics, metrics, networks, provenance, streams
 from harness.claim import Claim, Claimed
-from harness.config import ConfigError, build_method, is_teacher, run_directory, run_hash, teacher_config
+from harness.config import ConfigError, build_method, method_defaults, is_teacher, run_directory, run_hash, teacher_config
 from harness.data import Dataset, load
 from harness.progress import Console, RunLog
 from harness.record import VERSION, DamagedRecord, read_record, write_atomically, write_record
@@ -125,6 +125,7 @@ class Run:
         if given:
             torch.set_num_threads(given)
         self.method = build_method(config)
+        provenance.code(), provenance.revision()  # now: the files may change while the run goes on
 
     def execute(self) -> Record:
         checkpoint = self.read_checkpoint()
@@ -271,7 +272,8 @@ class Run:
         record["metrics"] = found
         record["selection"] = {"epoch": training.best.epoch, "acc": training.best.acc}
         record["cost"] = self.cost(training, network)
-        if self.config["evaluate"]["diagnostics"]:
+        wanted = self.config["evaluate"]["diagnostics"]
+        if self.config["data"]["name"] == "digits" if wanted is None else wanted:
             record["diagnostics"] = self.diagnose(training.student, network, found["student"]["test"]["nll_ts"], labels)
         self.write_predictions(logits, labels)
         self.write_student(network)
@@ -347,6 +349,7 @@ class Run:
             "cost": {"wall_s": self.wall()},
             "provenance": {
                 **provenance.describe(self.device),
+                "method_defaults": method_defaults(self.config["method"]["name"]),
                 "started": timestamp(self.started),
                 "ended": timestamp(time.time()),
                 "attempts": self.earlier["attempts"] + 1,

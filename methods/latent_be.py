@@ -1,7 +1,8 @@
 """LatentBE: members that share every weight W and differ by rank-one factors, W * s_m r_m^T (Nam et al. 2022).
 
-`convert` turns any network of Conv2d and Linear layers into such a student, `LatentBE.merge` turns it back into one
-plain network of the original class. Everything else of the network (batch norm too) is shared by the members.
+`convert` turns any network of Conv2d, Linear and MultiheadAttention layers into such a student, `LatentBE.merge` turns
+it back into one plain network of the original class. Everything else of the network (norms, embeddings) is shared by
+the members.
 
 A layer computes y = ((x * r_m) W + b) * s_m. Since this is linear in x, it runs member m's rows through the modulated
 weight W * s_m r_m^T instead of scaling its inputs and outputs: the same numbers (to rounding), but the extra work is on
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 INITIALISATIONS = ("ones", "normal", "sign")
 DECAYS = ("one", "none")
@@ -38,16 +41,19 @@ class RankOne:
     Storing the deviation from 1 makes the paper's decay 5e-4 (r - 1) plain weight decay.
     """
 
-    weight: Tensor
-    bias: Tensor | None
+    names: ClassVar[tuple[str, str]] = ("weight", "bias")  # of the parameters that have factors
 
     def become(self, selection: Selection) -> None:
         """Add the factors to a plain layer whose class has just been changed to this one."""
         self.selection = selection
-        groups = getattr(self, "groups", 1)
-        like = {"device": self.weight.device, "dtype": self.weight.dtype}
-        self.dr = nn.Parameter(torch.zeros(selection.members, self.weight.shape[1] * groups, **like))
-        self.ds = nn.Parameter(torch.zeros(selection.members, self.weight.shape[0], **like))
+        groups, (weight, _) = getattr(self, "groups", 1), self.plain()
+        like = {"device": weight.device, "dtype": weight.dtype}
+        self.dr = nn.Parameter(torch.zeros(selection.members, weight.shape[1] * groups, **like))
+        self.ds = nn.Parameter(torch.zeros(selection.members, weight.shape[0], **like))
+
+    def plain(self) -> tuple[Tensor, Tensor | None]:
+        """The shared weight and bias."""
+        return getattr(self, self.names[0]), getattr(self, self.names[1])
 
     @property
     def r(self) -> Tensor:
@@ -59,58 +65,118 @@ class RankOne:
 
     def modulate(self, outer: Tensor) -> Tensor:
         """W * outer, for a factor [..., groups, out / groups, in / groups] with any leading axes."""
-        weight = self.weight.reshape(*outer.shape[-3:], -1)
-        product = weight * outer.unsqueeze(-1)
-        return product.reshape(*outer.shape[:-3], *self.weight.shape)
+        weight, _ = self.plain()
+        product = weight.reshape(*outer.shape[-3:], -1) * outer.unsqueeze(-1)
+        return product.reshape(*outer.shape[:-3], *weight.shape)
 
     def outer(self, s: Tensor, r: Tensor) -> Tensor:
         """s r^T within each group: [..., groups, out / groups, in / groups] of s [..., out], r [..., in]."""
         groups = getattr(self, "groups", 1)
         return s.unflatten(-1, (groups, -1, 1)) * r.unflatten(-1, (groups, 1, -1))
 
-    def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
+    def member_weights(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of every member that is computed: all of them, or the selected one."""
         m = self.selection.only
-        if m is not None:
-            s, r = self.s[m], self.r[m]
-            bias = None if self.bias is None else self.bias * s
-            return self.apply_weight(x, self.modulate(self.outer(s, r)), bias)
-        s, r = self.s, self.r
+        s, r = (self.s, self.r) if m is None else (self.s[m : m + 1], self.r[m : m + 1])
         weights = self.modulate(self.outer(s, r)).unbind()
-        biases = [None] * len(weights) if self.bias is None else (self.bias * s).unbind()
-        rows = x.chunk(len(weights))
-        return torch.cat([self.apply_weight(*row) for row in zip(rows, weights, biases, strict=True)])
+        _, bias = self.plain()
+        biases = [None] * len(weights) if bias is None else (bias * s).unbind()
+        return list(zip(weights, biases, strict=True))
 
     @torch.no_grad()
     def fold(self, merge: str) -> None:
         """Become the plain layer of the averaged members: its weight and bias are replaced, the factors leave."""
         s, r = self.s, self.r
         outer = self.outer(s, r).mean(0) if merge == "outer" else self.outer(s.mean(0), r.mean(0))
-        self.weight = nn.Parameter(self.modulate(outer), requires_grad=self.weight.requires_grad)
-        if self.bias is not None:
-            self.bias = nn.Parameter(self.bias * s.mean(0), requires_grad=self.bias.requires_grad)
+        weight, bias = self.plain()
+        setattr(self, self.names[0], nn.Parameter(self.modulate(outer), requires_grad=weight.requires_grad))
+        if bias is not None:
+            setattr(self, self.names[1], nn.Parameter(bias * s.mean(0), requires_grad=bias.requires_grad))
         del self.dr, self.ds, self.selection
         self.__class__ = PLAIN[type(self)]
 
 
-class RankOneConv2d(RankOne, nn.Conv2d):
+class RowWise(RankOne):
+    """A layer whose forward pass is one function of rows, weight and bias."""
+
+    def apply_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        members = self.member_weights()
+        if len(members) == 1:
+            return self.apply_weight(x, *members[0])
+        rows = x.chunk(len(members))
+        return torch.cat([self.apply_weight(part, *plain) for part, plain in zip(rows, members, strict=True)])
+
+
+class RankOneConv2d(RowWise, nn.Conv2d):
     """Conv2d with factors; grouped, strided, dilated and padded ones alike."""
 
     def apply_weight(self, x, weight, bias):
         return self._conv_forward(x, weight, bias)
 
 
-class RankOneLinear(RankOne, nn.Linear):
+class RankOneLinear(RowWise, nn.Linear):
     """Linear with factors, on inputs [rows, ..., in]."""
 
     def apply_weight(self, x, weight, bias):
         return F.linear(x, weight, bias)
 
 
-RANK_ONE = {nn.Conv2d: RankOneConv2d, nn.Linear: RankOneLinear}
+class RankOneProjection(RankOneLinear, NonDynamicallyQuantizableLinear):
+    """The output projection of an attention layer, which reads its weights and never calls it."""
+
+
+class RankOneAttention(RankOne, nn.MultiheadAttention):
+    """MultiheadAttention with factors on its packed input projection [3 E, E] and on its output projection [E, E]."""
+
+    names = ("in_proj_weight", "in_proj_bias")
+
+    def forward(self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, **options):
+        inputs, outputs = self.member_weights(), self.out_proj.member_weights()
+        rows = 0 if self.batch_first else 1
+        parts = zip(*(x.chunk(len(inputs), rows) for x in (query, key, value)), strict=True)
+        masks = [None] * len(inputs) if key_padding_mask is None else key_padding_mask.chunk(len(inputs))
+        if attn_mask is not None and attn_mask.dim() == 3:
+            raise NotImplementedError("members share one attention mask [target, source]")
+        attended, weights = [], []
+        for m, part in enumerate(parts):
+            if self.batch_first:
+                part = [x.transpose(0, 1) for x in part]
+            y, w = F.multi_head_attention_forward(
+                *part,
+                self.embed_dim,
+                self.num_heads,
+                *inputs[m],
+                self.bias_k,
+                self.bias_v,
+                self.add_zero_attn,
+                self.dropout,
+                *outputs[m],
+                training=self.training,
+                key_padding_mask=masks[m],
+                need_weights=need_weights,
+                attn_mask=attn_mask,
+                **options,
+            )
+            attended.append(y.transpose(0, 1) if self.batch_first else y)
+            weights.append(w)
+        return torch.cat(attended, rows), torch.cat(weights) if need_weights else None
+
+
+RANK_ONE = {
+    nn.Conv2d: RankOneConv2d,
+    nn.Linear: RankOneLinear,
+    NonDynamicallyQuantizableLinear: RankOneProjection,
+    nn.MultiheadAttention: RankOneAttention,
+}
 PLAIN = {rank_one: plain for plain, rank_one in RANK_ONE.items()}
+# Weights of these do not mix features, so that members share them whatever their shape.
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
+EMBEDDINGS = re.compile("token|pos|scale|embed")  # names of plain parameters such as ViT's class_token, pos_embedding
+# These read the weights of the layers inside them when they are evaluated, past any factors.
+BYPASSING = (nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
 class LatentBE(nn.Module):
@@ -148,6 +214,14 @@ class LatentBE(nn.Module):
         network = copy.deepcopy(self.network)
         for layer in rank_one_layers(network):
             layer.fold(merge)
+        return network
+
+    def extract(self, m: int) -> nn.Module:
+        """Member m as a plain network of the original class, with weights of its own."""
+        network = copy.deepcopy(self.network)
+        for layer in rank_one_layers(network):
+            layer.dr, layer.ds = (nn.Parameter(factor[m : m + 1].detach()) for factor in (layer.dr, layer.ds))
+            layer.fold("factors")
         return network
 
     def parameter_groups(self, weight_decay: float, decay: str = "one") -> list[dict[str, Any]]:
@@ -203,18 +277,37 @@ def convert(
     network = copy.deepcopy(network)
     selection = Selection(members)
     for name, module in list(network.named_modules()):
+        if (reason := obstacle(module)) is not None:
+            raise ValueError(f"cannot convert {name or 'the network'} ({type(module).__name__}) to members: {reason}")
         if type(module) in RANK_ONE:
             module.__class__ = RANK_ONE[type(module)]
             module.become(selection)
-        elif any(p.dim() > 1 for p in module.parameters(recurse=False)):
-            kind = type(module).__name__
-            raise ValueError(f"cannot convert {name or 'the network'} ({kind}) to members: only Conv2d and Linear have factors")
     layers = rank_one_layers(network)
     if not layers:
-        raise ValueError("cannot convert a network without Conv2d or Linear layers to members")
+        raise ValueError("cannot convert a network without Conv2d, Linear or MultiheadAttention layers to members")
     for factor in [p for layer in layers for p in (layer.dr, layer.ds)]:
         initialise(factor, factors, factors_sd, generator)
     return LatentBE(network, selection)
+
+
+def obstacle(module: nn.Module) -> str | None:
+    """Why a module, its children aside, cannot have members; None where it can.
+
+    Vectors, norms, and tokens, position embeddings and layer scales by their names are shared by the members. Any other
+    array of weights may mix features in a way that factors are not defined for.
+    """
+    if isinstance(module, BYPASSING):
+        return "when evaluated it reads its layers' weights past their factors"
+    if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is None:
+        return "its projections of queries, keys and values are not packed into one"
+    if type(module) in RANK_ONE or isinstance(module, NORMS):
+        return None
+    for name, parameter in module.named_parameters(recurse=False):
+        is_vector = sum(length > 1 for length in parameter.shape) <= 1
+        is_torch_layer = type(module).__module__.startswith("torch.nn.")
+        if not is_vector and (is_torch_layer or not EMBEDDINGS.search(name)):
+            return f"only Conv2d, Linear and MultiheadAttention have factors, not its {name} {tuple(parameter.shape)}"
+    return None
 
 
 @torch.no_grad()

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from harness.networks import preresnet
+from harness.networks import preresnet, zoo
 
-EXAMPLES = ("preresnet_tiny", "preresnet20", "preresnet32", "preresnet56", "wrn16_2", "wrn28_4", "wrn28_10")
+OWN = ("preresnet_tiny", "preresnet20", "preresnet32", "preresnet56", "wrn16_2", "wrn28_4", "wrn28_10")
+EXAMPLES = (*OWN, *zoo.FAMILIES)
 
 
 class Normalise(nn.Module):
@@ -28,7 +29,7 @@ class Normalise(nn.Module):
 
 
 def architecture(name: str, classes: int, channels: int) -> nn.Module:
-    """The bare network of a name. Raises ValueError where the name means none."""
+    """The bare network of a name of this package's own. Raises ValueError where the name means none."""
     if name == "preresnet_tiny":
         return preresnet.tiny(classes, channels)
     if found := re.fullmatch(r"preresnet(\d+)", name):
@@ -41,14 +42,27 @@ def architecture(name: str, classes: int, channels: int) -> nn.Module:
 @functools.cache
 def check(name: str) -> None:
     """Raise ValueError where `name` means no network; builds none."""
+    if zoo.check(name):
+        return
     with torch.device("meta"):
         architecture(name, 10, 3)
 
 
 def build(
-    name: str, classes: int, mean: Sequence[float], sd: Sequence[float], generator: torch.Generator | None = None
+    name: str,
+    classes: int,
+    mean: Sequence[float],
+    sd: Sequence[float],
+    generator: torch.Generator | None = None,
+    size: int = 32,
 ) -> nn.Sequential:
-    """`normalise` (mean and sd per channel), then `network`, initialised from the generator's stream."""
-    network = architecture(name, classes, len(mean))
-    preresnet.initialise(network, generator)
+    """`normalise` (mean and sd per channel), then `network` for images of `size`, drawn from the generator's stream.
+
+    Raises ValueError where the name means no network or the network does not take that size.
+    """
+    if zoo.check(name):
+        network = zoo.build(name, classes, len(mean), size, generator)
+    else:
+        network = architecture(name, classes, len(mean))
+        preresnet.initialise(network, generator)
     return nn.Sequential(OrderedDict(normalise=Normalise(mean, sd), network=network))
