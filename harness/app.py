@@ -23,23 +23,30 @@ def run(arguments: list[str]) -> int:
     """Compose and run; returns the exit status: 0 done, 1 a run failed, 2 bad input, 130 stopped."""
     from harness.sweeper import HarnessSweeper
 
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # Hydra then raises what it would else print; below it becomes one line
-    )
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print, to become one line here
+    command, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
-        check_names(arguments, multirun=bool({"-m", "--multirun"} & set(arguments)))
+        multirun = bool({"-m", "--multirun"} & set(arguments))
+        shown = bool({"--cfg", "-c", "--info", "-i"} & set(arguments))
+        check_names(arguments, groups_allowed=multirun or shown)
+        if multirun and shown:
+            sys.argv[1:] = first_run(arguments)
         settings.register()
         Plugins.instance().register(HarnessSweeper)
-        sys.argv = [sys.argv[0], *arguments]
         launch()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+        if before == "1":
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return MISUSED
+    except SystemExit as end:
+        return int(end.code or 0)
     except KeyboardInterrupt:
         return STOPPED
+    finally:
+        sys.argv = command
+        os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.update(HYDRA_FULL_ERROR=before)
     return 0
 
 
@@ -72,7 +79,23 @@ def raise_group(name: str) -> None:
     )
 
 
-def check_names(arguments: list[str], multirun: bool) -> None:
+def first_run(arguments: list[str]) -> list[str]:
+    """A sweep's command line as that of its first run: Hydra shows the configuration of one run only."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser, first = OverridesParser.create(), []
+    for argument in arguments:
+        if argument in ("-m", "--multirun"):
+            continue
+        if "=" in argument and not argument.startswith("-"):
+            override = parser.parse_override(argument)
+            if override.is_sweep_override():
+                argument = f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+        first.append(argument)
+    return first
+
+
+def check_names(arguments: list[str], groups_allowed: bool) -> None:
     """Refuse unknown names with the nearest one, before Hydra composes anything."""
     for argument in arguments:
         found = re.fullmatch(r"(method|data|train|model)=([\w,.-]+)", argument)
@@ -81,16 +104,16 @@ def check_names(arguments: list[str], multirun: bool) -> None:
         kind, chosen = found[1], found[2].split(",")
         for name in chosen:
             if kind == "method" and name in methods.groups():
-                if not multirun:
+                if not groups_allowed:
                     raise_group(name)
             else:
                 settings.check_name(kind, name)
 
 
 def one_line(error: Exception) -> str:
-    """The error's first line, and its cause's where that says more."""
+    """The error's first line, and, for Hydra's own, its cause's where that says more."""
     lines = [str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__]
-    if error.__cause__ is not None and str(error.__cause__).strip():
+    if not isinstance(error, ConfigError) and error.__cause__ is not None and str(error.__cause__).strip():
         cause = str(error.__cause__).strip().splitlines()[0]
         if cause not in lines[0]:
             lines.append(cause)

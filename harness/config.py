@@ -47,8 +47,17 @@ class Train:
     batch_size: int = 50
     lr: float = 0.05  # the peak: linear warm-up from 0, then half a cosine to 0, by step
     warmup_epochs: int = 4
-    momentum: float = 0.9
+    lr_batch_size: int | None = None  # the batch size that lr is meant for: lr grows with batch_size; None: it does not
+    schedule: str = "cosine"  # after the warm-up: cosine, linear (both to 0), step (a tenth at 50 and 75 %), constant
+    steps_per_epoch: int | None = None  # at most; None: every image once
+    accumulate: int = 1  # a batch goes through the networks in so many equal parts
+    optimiser: str = "sgd"  # or adamw
+    momentum: float = 0.9  # of adamw: the first beta
     nesterov: bool = True
+    label_smoothing: float = 0.0  # share of a label that is spread over all classes
+    average: str = "none"  # what is deployed: the last weights, or their mean over steps (ema) or over epochs (swa)
+    ema_decay: float = 0.999
+    swa_start: float = 0.75  # share of the epochs after which the mean begins; batch norm is re-estimated
     weight_decay: float = 5e-4  # L2 on every parameter; factors of members are pulled to 1
     precision: str = "float32"  # or bfloat16: autocast, losses stay in float32
     checkpoint_every: int = 5  # epochs between checkpoints; does not change the result
@@ -150,9 +159,18 @@ DATA = {
 }
 TRAIN = {
     "digits": Train(),
-    "smoke": Train(epochs=2, warmup_epochs=1),
+    "smoke": Train(epochs=2, warmup_epochs=1, steps_per_epoch=10),
     "short": Train(epochs=30, batch_size=128, lr=0.1, warmup_epochs=2),
     "paper": Train(epochs=200, batch_size=128, lr=0.1, warmup_epochs=5),
+    "imagenet": Train(
+        epochs=90, batch_size=256, lr=0.1, lr_batch_size=256, warmup_epochs=5, weight_decay=1e-4, precision="bfloat16"
+    ),
+}
+CHOICES = {
+    "schedule": ("cosine", "linear", "step", "constant"),
+    "optimiser": ("sgd", "adamw"),
+    "precision": ("float32", "bfloat16"),
+    "average": ("none", "ema", "swa"),
 }
 # Where files lie, what runs them, how often they save, what is asked of them: none of it changes a result.
 INCIDENTAL = (
@@ -232,14 +250,7 @@ def is_teacher(config: dict[str, Any]) -> bool:
 def validate(config: dict[str, Any]) -> None:
     """Raise ConfigError, in one line, for what would fail later or mean nothing. Builds no network and reads no data."""
     method = build_method(config)
-    train, teachers = config["train"], config["teachers"]
-    for name in ("epochs", "batch_size", "checkpoint_every"):
-        require(train[name] >= 1, f"train.{name} must be at least 1, not {train[name]}")
-    require(train["lr"] > 0, f"train.lr must be positive, not {train['lr']}")
-    require(0 <= train["momentum"] < 1, f"train.momentum must lie in [0, 1), not {train['momentum']}")
-    require(0 <= train["warmup_epochs"] < train["epochs"] or train["epochs"] == 1, 
-        f"train.warmup_epochs={train['warmup_epochs']} leaves nothing of train.epochs={train['epochs']}")
-    require(train["precision"] in ("float32", "bfloat16"), f"train.precision is float32 or bfloat16, not {train['precision']!r}")
+    teachers = config["teachers"]
     for name in ("validation", "image_size"):
         chosen = config["data"][name]
         require(chosen is None or chosen >= 1, f"data.{name} must be at least 1, not {chosen}")
@@ -249,11 +260,29 @@ def validate(config: dict[str, Any]) -> None:
     require(teachers["set"] >= 0, f"teachers.set must not be negative, not {teachers['set']}")
     unknown = sorted(set(teachers["train"]) - {f.name for f in fields(Train)})
     require(not unknown, f"teachers.train knows no option {', '.join(unknown)}")
+    validate_recipe(config["train"], "train")
+    if teachers["train"]:
+        validate_recipe({**config["train"], **teachers["train"]}, "teachers.train")
     require(method.minimum_teachers() <= teachers["size"],
         f"method={config['method']['name']} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}")
     check_name("model", config["model"])
     if teachers["model"]:
         check_name("model", teachers["model"])
+
+
+def validate_recipe(train: dict[str, Any], prefix: str) -> None:
+    """Raise ConfigError for a recipe that means nothing; `prefix` names it."""
+    for name in ("epochs", "batch_size", "checkpoint_every", "accumulate", "steps_per_epoch", "lr_batch_size"):
+        require(train[name] is None or train[name] >= 1, f"{prefix}.{name} must be at least 1, not {train[name]}")
+    require(train["lr"] > 0, f"{prefix}.lr must be positive, not {train['lr']}")
+    for name in ("momentum", "label_smoothing", "ema_decay", "swa_start"):
+        require(0 <= train[name] < 1, f"{prefix}.{name} must lie in [0, 1), not {train[name]}")
+    for name, known in CHOICES.items():
+        require(train[name] in known, f"{prefix}.{name} is one of {', '.join(known)}, not {train[name]!r}")
+    warmup, epochs = train["warmup_epochs"], train["epochs"]
+    require(0 <= warmup < epochs or epochs == 1, f"{prefix}.warmup_epochs={warmup} leaves nothing of {prefix}.epochs={epochs}")
+    size, parts = train["batch_size"], train["accumulate"]
+    require(size % parts == 0, f"{prefix}.batch_size={size} does not divide into {prefix}.accumulate={parts} parts")
 
 
 def require(condition: bool, message: str) -> None:

@@ -46,6 +46,16 @@ def revision() -> dict[str, Any]:
     return {"revision": head, "dirty": bool(changes), "diff_hash": digest}
 
 
+@functools.cache
+def code() -> str:
+    """A hash of this package's and the methods' sources: equal where two runs ran the same code, commits or not."""
+    digest = hashlib.sha256()
+    for name in ("harness", "methods"):
+        for file in sorted((ROOT / name).rglob("*.py")):
+            digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
 def slurm() -> dict[str, Any] | None:
     """The SLURM job that this process runs in, or None."""
     environment = os.environ
@@ -72,6 +82,7 @@ def describe(device: Any) -> dict[str, Any]:
             **{name: version(name) for name in ("torch", "torchvision", "numpy")},
         },
         "git": revision(),
+        "code": code(),
         "host": socket.gethostname(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),

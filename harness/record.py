@@ -57,6 +57,8 @@ SCHEMA = {
         "harness": "version",
         "versions": {"python": "", "torch": "", "torchvision": "", "numpy": ""},
         "git": {"revision": "or None", "dirty": "bool", "diff_hash": "hash of uncommitted changes, or None"},
+        "code": "hash of the sources of harness and methods",
+        "method_defaults": {"option": "its default at the time"},
         "host": "name",
         "device": "cpu, or the GPU's name",
         "threads": "int",

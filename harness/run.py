@@ -26,11 +26,19 @@ from torch import nn
 
 from harness import diagnostics, metrics, networks, provenance, streams
 from harness.claim import Claim, Claimed
-from harness.config import ConfigError, build_method, method_defaults, is_teacher, run_directory, run_hash, teacher_config
+from harness.config import (
+    ConfigError,
+    build_method,
+    is_teacher,
+    method_defaults,
+    run_directory,
+    run_hash,
+    teacher_config,
+)
 from harness.data import Dataset, load
 from harness.progress import Console, RunLog
 from harness.record import VERSION, DamagedRecord, read_record, write_atomically, write_record
-from harness.training import Diverged, Interrupted, Trainer, Training, predict
+from harness.training import Diverged, Interrupted, Trainer, Training, check_fit, predict
 from methods.method import Teachers
 
 Record = dict[str, Any]
@@ -134,10 +142,12 @@ class Run:
         self.log = RunLog(self.directory, self.console, title, epochs, done)
         try:
             self.data, self.fingerprint = load_cached(json.dumps(self.config["data"]), self.device, self.console)
+            network = self.build_student()
             self.load_teachers()
             self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
             trainer = self.trainer()
-            training = trainer.start(self.build_network(self.config["model"], self.config["seed"]))
+            self.steps_per_epoch = trainer.steps_per_epoch
+            training = trainer.start(network)
             if checkpoint:
                 training.restore(checkpoint["training"])
                 self.log.write(f"resumed at step {training.step}, attempt {self.earlier['attempts'] + 1}")
@@ -176,6 +186,18 @@ class Run:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return network.to(self.device)
+
+    def build_student(self) -> nn.Module:
+        """The plain network that the student is made from. What cannot be trained is refused before teachers are."""
+        config = self.config
+        check_fit(config["train"], self.data)
+        check_fit({**config["train"], **config["teachers"]["train"]}, self.data)
+        network = self.build_network(config["model"], config["seed"])
+        try:
+            self.method.student(network, max(1, config["teachers"]["size"]), streams.generator(config["seed"], "factors"))
+        except ValueError as error:
+            raise ConfigError(f"model={config['model']}: {error}") from error
+        return network
 
     # Teachers ----------------------------------------------------------------------------------------------------
 
@@ -230,7 +252,7 @@ class Run:
         torch.save(
             {
                 "training": training.state(),
-                "epochs": training.step // max(1, len(self.data.train) // self.config["train"]["batch_size"]),
+                "epochs": training.step // self.steps_per_epoch,
                 "attempts": self.earlier["attempts"] + 1,
                 "wall_s": self.wall(),
             },
