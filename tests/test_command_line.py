@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -93,9 +95,7 @@ def test_a_variant_of_another_package_is_part_of_all(tmp_path):
         "harness.plan=true",
         f"runs={tmp_path / 'runs'}",
     ]
-    import os
-
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.getcwd()}"}
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "6 runs" in done.stdout and "-sharper-s0-" in done.stdout
