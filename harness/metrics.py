@@ -5,6 +5,8 @@ probabilities are [N, K] and sum to 1 over K, labels are [N] integers, logs are 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
@@ -23,6 +25,11 @@ def nll_of_log(log_probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Mean -log p of the label, from log-probabilities."""
     log_probabilities = np.asarray(log_probabilities, np.float64)
     return float(-np.take_along_axis(log_probabilities, np.asarray(labels)[:, None], 1).mean())
+
+
+def nll_of_logits(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Mean -log p of the label, from logits [N, K]."""
+    return nll_of_log(log_softmax(np.asarray(logits, np.float64), 1), labels)
 
 
 def nll(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -76,7 +83,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     logits = np.asarray(logits, np.float64)
 
     def objective(log_t: float) -> float:
-        return nll_of_log(log_softmax(logits / np.exp(log_t), 1), labels)
+        return nll_of_logits(logits / np.exp(log_t), labels)
 
     found = minimize_scalar(objective, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-9})
     return float(np.exp(found.x))
@@ -94,10 +101,10 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, temperature: float) -> dict[s
     probabilities, scaled = softmax(logits, 1), softmax(logits / temperature, 1)
     return {
         "acc": accuracy(probabilities, labels),
-        "nll": nll_of_log(log_softmax(logits, 1), labels),
+        "nll": nll_of_logits(logits, labels),
         "brier": brier(probabilities, labels),
         "ece": ece(probabilities, labels),
-        "nll_ts": nll_of_log(log_softmax(logits / temperature, 1), labels),
+        "nll_ts": nll_of_logits(logits / temperature, labels),
         "ece_ts": ece(scaled, labels),
         "temperature": temperature,
     }
@@ -105,14 +112,7 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, temperature: float) -> dict[s
 
 def pairwise_kl(logits: ArrayLike) -> float:
     """Mean KL(p_i || p_j) over ordered pairs of members and over images; logits [M, N, K]."""
-    log_p = log_softmax(np.asarray(logits, np.float64), -1)
-    pairs = [
-        (np.exp(log_p[i]) * (log_p[i] - log_p[j])).sum(-1).mean()
-        for i in range(len(log_p))
-        for j in range(len(log_p))
-        if i != j
-    ]
-    return float(np.mean(pairs))
+    return float(np.mean([kl(p, q) for p, q in itertools.permutations(np.asarray(logits), 2)]))
 
 
 def pairwise_agreement(logits: ArrayLike) -> float:
@@ -120,3 +120,15 @@ def pairwise_agreement(logits: ArrayLike) -> float:
     classes = np.asarray(logits).argmax(-1)
     pairs = [(classes[i] == classes[j]).mean() for i in range(len(classes)) for j in range(i)]
     return float(np.mean(pairs))
+
+
+def kl(logits: ArrayLike, other: ArrayLike) -> float:
+    """Mean over images of KL(p || q), for logits (or log-probabilities) [N, K] of p and of q."""
+    log_p, log_q = (log_softmax(np.asarray(each, np.float64), -1) for each in (logits, other))
+    return float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean())
+
+
+def ambiguity(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The members' mean NLL less that of their ensemble; logits [M, N, K], labels [N]."""
+    alone = np.mean([nll_of_logits(one, labels) for one in logits])
+    return float(alone - nll_of_log(average(logits), labels))
