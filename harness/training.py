@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import optimisation, streams
+from harness.config import ConfigError
 from harness.data import Dataset, Split
 from harness.data.augmentation import Augmentation, to_unit
 from methods.method import Method, Teachers
@@ -51,6 +52,12 @@ class Training:
     best: Best = field(default_factory=Best)
     seconds: float = 0.0  # spent in steps, over all attempts
     totals: dict[str, Tensor] = field(default_factory=dict)  # the epoch's sums of the loss and its parts
+    average: nn.Module | None = None  # the running mean of the student's weights, where the recipe keeps one
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated and deployed: the average, or else the student itself."""
+        return self.student if self.average is None else self.average
 
     def state(self) -> dict[str, Any]:
         return {
@@ -60,6 +67,7 @@ class Training:
             "best": vars(self.best),
             "seconds": self.seconds,
             "totals": self.totals,
+            "average": None if self.average is None else self.average.state_dict(),
             "random": torch.get_rng_state(),
         }
 
@@ -68,6 +76,9 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.best, self.totals = Best(**state["best"]), state["totals"]
+        if state["average"] is not None:
+            self.average = copy.deepcopy(self.student)
+            self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["random"])
 
 
@@ -92,7 +103,10 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.epochs: int = self.recipe["epochs"]
+        check_fit(self.recipe, self.data)
         self.steps_per_epoch = len(self.data.train) // self.recipe["batch_size"]  # the incomplete last batch is dropped
+        if self.recipe["steps_per_epoch"] is not None:
+            self.steps_per_epoch = min(self.steps_per_epoch, self.recipe["steps_per_epoch"])
         self.augmentation = Augmentation(self.data.train.images, self.padding, self.flip, self.seed)
         self.device = self.data.train.images.device
 
@@ -101,9 +115,12 @@ class Trainer:
         members = len(self.teachers)
         student = self.method.student(network, members, streams.generator(self.seed, "factors"))
         groups = self.method.parameter_groups(student, self.recipe["weight_decay"])
-        optimiser = optimisation.build_optimiser(groups, self.recipe["momentum"], self.recipe["nesterov"])
+        optimiser = optimisation.build_optimiser(
+            groups, self.recipe["optimiser"], self.recipe["momentum"], self.recipe["nesterov"]
+        )
         torch.manual_seed(streams.derive(self.seed, "layers"))  # for networks whose layers draw, such as dropout
-        return Training(student, optimiser)
+        average = copy.deepcopy(student) if self.recipe["average"] == "ema" else None
+        return Training(student, optimiser, average=average)
 
     def run(self, training: Training) -> Training:
         """Train to the end of the recipe. Raises Diverged, or Interrupted where `stop` said so."""
@@ -111,6 +128,7 @@ class Trainer:
         while training.step < self.epochs * self.steps_per_epoch:
             epoch = training.step // self.steps_per_epoch
             summary = self.run_epoch(training, epoch)
+            self.average_epoch(training, epoch)
             if self.validates(epoch + 1):
                 summary["validation"] = self.validate(training, epoch + 1)
             self.report(summary)
@@ -157,21 +175,58 @@ class Trainer:
 
     def rate(self, step: int) -> float:
         warmup = self.recipe["warmup_epochs"] * self.steps_per_epoch
-        return optimisation.learning_rate(step, self.recipe["lr"], warmup, self.epochs * self.steps_per_epoch)
+        peak, meant_for = self.recipe["lr"], self.recipe["lr_batch_size"]
+        if meant_for is not None:
+            peak = peak * self.recipe["batch_size"] / meant_for
+        total = self.epochs * self.steps_per_epoch
+        return optimisation.learning_rate(step, peak, warmup, total, self.recipe["schedule"])
 
     def take_step(self, training: Training, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One update on images [B, C, H, W] in [0, 1]; returns the loss and its parts, on the device."""
-        student = training.student
-        generator = streams.generator(self.seed, "perturbation", training.step)
         optimisation.set_learning_rate(training.optimiser, self.rate(training.step))
+        if self.recipe["label_smoothing"]:
+            labels = self.smooth(labels)
+        count = self.recipe["accumulate"]
+        means: dict[str, Tensor] = {}
+        for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), strict=True)):
+            parts = self.backward(training, *rows, k)
+            for name, value in parts.items():
+                means[name] = value if k == 0 else means[name] + value
+        training.optimiser.step()
+        training.optimiser.zero_grad(set_to_none=True)
+        if self.recipe["average"] == "ema":
+            # Early on the mean runs over the steps that there are, not over the initial weights.
+            decay = min(self.recipe["ema_decay"], (1 + training.step) / (10 + training.step))
+            optimisation.average_into(training.average, training.student, 1 - decay)
+        training.step += 1
+        return means
+
+    def backward(self, training: Training, images: Tensor, labels: Tensor, k: int) -> dict[str, Tensor]:
+        """Add the gradients of part k of a batch; returns its share of the batch's mean loss and of its parts."""
+        student, count = training.student, self.recipe["accumulate"]
+        generator = streams.generator(self.seed, "perturbation", training.step, *([k] if k else []))
         with self.autocast():
             images, labels = self.method.inputs(images, labels, self.teachers, student, generator)
             parts = self.method.loss(images, labels, self.teachers, student)
+        if count > 1:
+            parts = {name: value / count for name, value in parts.items()}
         parts["loss"].backward()
-        training.optimiser.step()
-        training.optimiser.zero_grad(set_to_none=True)
-        training.step += 1
         return parts
+
+    def smooth(self, labels: Tensor) -> Tensor:
+        """Labels [B] as distributions [B, K], a share of each spread evenly over all classes."""
+        share, classes = self.recipe["label_smoothing"], self.data.classes
+        return nn.functional.one_hot(labels, classes).float() * (1 - share) + share / classes
+
+    def average_epoch(self, training: Training, epoch: int) -> None:
+        """SWA: the plain mean of the student after every epoch from `swa_start` on (epochs count from 0 here)."""
+        past = epoch - math.floor(self.recipe["swa_start"] * self.epochs)
+        if self.recipe["average"] != "swa" or past < 0:
+            return
+        if training.average is None:
+            training.average = copy.deepcopy(training.student)
+        else:
+            optimisation.average_into(training.average, training.student, 1 / (past + 1))
 
     def autocast(self) -> contextlib.AbstractContextManager:
         if self.recipe["precision"] == "bfloat16":
@@ -185,22 +240,28 @@ class Trainer:
 
     def validate(self, training: Training, epoch: int) -> dict[str, float]:
         """Accuracy and NLL of the network as it would be deployed; keeps the student where it is the best so far."""
-        logits = predict(self.deploy(training.student), self.data.validation)
+        logits = predict(self.deploy(training.judged), self.data.validation)
         labels = self.data.validation.labels
         found = {
             "acc": float((logits.argmax(1) == labels).double().mean()),
             "nll": float(nn.functional.cross_entropy(logits.double(), labels)),
         }
         if found["acc"] > training.best.acc:
-            training.best = Best(epoch, found["acc"], copy.deepcopy(training.student.state_dict()))
+            training.best = Best(epoch, found["acc"], copy.deepcopy(training.judged.state_dict()))
         return found
 
     def deploy(self, student: nn.Module) -> nn.Module:
         """The method's plain network in evaluation mode, batch norm re-estimated where the method asks for it."""
         network = self.method.deploy(student).requires_grad_(False)
-        if self.method.reestimate_bn:
+        if self.method.reestimate_bn or self.recipe["average"] == "swa":  # statistics are not linear in the weights
             reestimate_batch_norm(network, self.data.train)
         return network.eval()
+
+
+def check_fit(recipe: dict[str, Any], data: Dataset) -> None:
+    """Raise ConfigError for a recipe that has no step on these data."""
+    if recipe["batch_size"] > len(data.train):
+        raise ConfigError(f"train.batch_size={recipe['batch_size']} is more than the {len(data.train)} train images")
 
 
 @torch.inference_mode()

@@ -24,8 +24,13 @@ def match(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy with the labels [B]; logits [B, K], or [M, B, K], where it is the mean over the members too."""
+    """Cross-entropy with labels [B], or distributions over the classes [B, K] (smoothed labels).
+
+    logits are [B, K], or [M, B, K], where it is the mean over the members too.
+    """
     logits = at_least_float32(logits)
+    if labels.is_floating_point():
+        return F.cross_entropy(logits.flatten(0, -2), labels.expand(logits.shape).flatten(0, -2))
     labels = labels.expand(logits.shape[:-1])
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
