@@ -145,7 +145,8 @@ class SweeperOptions:
     """`hydra.sweeper`: what a preset in `sweeps/` sweeps over."""
 
     _target_: str = "hydra_plugins.harness.HarnessSweeper"
-    params: dict[str, Any] | None = None
+    params: dict[str, Any] | None = None  # overrides, such as {seed: range(8)}
+    arms: list[str] | None = None  # alternatives that are no product: ["method=kd", "method=combined method.step=2"]
 
 
 DATA = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import pickle
+import shlex
 import sys
 from typing import Any
 
@@ -16,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import methods
 from harness.app import plain
@@ -27,21 +28,24 @@ Config = dict[str, Any]
 
 
 class HarnessSweeper(Sweeper):
-    """`params` are overrides that a preset brings, as with Hydra's basic sweeper; the command line's win."""
+    """What a preset sweeps over; the command line's overrides win.
 
-    def __init__(self, params: dict[str, Any] | None = None):
-        self.params = dict(params or {})
+    `params` are overrides, as with Hydra's basic sweeper. `arms` are alternatives that are no product of lists, each
+    some overrides in one string ("method=combined method.student_term=false"); everything else is run with each arm.
+    """
+
+    def __init__(self, params: dict[str, Any] | None = None, arms: list[str] | None = None):
+        self.params, self.arms = dict(params or {}), list(arms or [""])
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
-        overrides = parser.parse_overrides(
-            [f"{key}={value}" for key, value in self.params.items()] + arguments
-        )
+        common = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        found = [job for arm in self.arms for job in expand(parser.parse_overrides([*shlex.split(arm), *common]))]
+        jobs = list(dict.fromkeys(found))
         composer = Composer(self.context, self.config, parser)
-        jobs = expand(overrides)
         if not jobs:
             raise ConfigError("the sweep is empty: an option's list or pattern matches nothing")
         configs = [composer.compose(job) for job in jobs]
