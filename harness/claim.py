@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from harness.queue import own_job
 from harness.record import write_atomically
 
 BEAT_S = 5.0
@@ -32,12 +33,13 @@ class Claim:
     """A context in which this process alone owns `directory`.
 
     Entering raises Claimed where somebody else does; `wait_s` is how long it first watches for a sign of life, and
-    should exceed STALE_S for a dead claimant's claim on another host to be taken over.
+    should exceed STALE_S for a dead claimant's claim on another host to be taken over. A patient one never raises
+    but waits until the directory is free.
     """
 
-    def __init__(self, directory: Path, wait_s: float = STALE_S + 2 * BEAT_S):
+    def __init__(self, directory: Path, wait_s: float = STALE_S + 2 * BEAT_S, patient: bool = False):
         self.path = Path(directory) / "claim.json"
-        self.wait_s = wait_s
+        self.wait_s, self.patient = wait_s, patient
         self.token = uuid.uuid4().hex
         self.beats = 0
         self._ended = threading.Event()
@@ -49,13 +51,13 @@ class Claim:
             if owner is None:
                 continue
             if owner != watched:
-                if watched is not None and owner.get("token") == watched.get("token"):
+                if not self.patient and watched is not None and owner["token"] == watched["token"]:
                     raise Claimed(describe(owner))  # it moved while we watched: alive
                 watched, since = owner, time.monotonic()
             if certainly_dead(owner) or time.monotonic() - since > STALE_S:
                 self._set_aside(owner)
                 continue
-            if time.monotonic() - since > self.wait_s:
+            if not self.patient and time.monotonic() - since > self.wait_s:
                 raise Claimed(describe(owner))
             time.sleep(0.2)
         self._thread = threading.Thread(target=self._beat, daemon=True, name="claim-heartbeat")
@@ -78,7 +80,7 @@ class Claim:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "pid_started": process_start(os.getpid()),
-            "job": os.environ.get("SLURM_JOB_ID"),
+            "job": own_job(),
             "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
         }
 
@@ -119,8 +121,10 @@ def read_claim(path: Path) -> dict[str, Any] | None:
     """The claim's content, or None where there is none."""
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except FileNotFoundError:
         return None
+    except json.JSONDecodeError:  # of a full disk, say; it becomes stale like any other
+        return {"token": None, "host": None, "pid": None, "pid_started": None, "job": None, "restarts": 0}
 
 
 def is_claimed(directory: Path) -> dict[str, Any] | None:
@@ -130,12 +134,9 @@ def is_claimed(directory: Path) -> dict[str, Any] | None:
 
 
 def certainly_dead(owner: dict[str, Any]) -> bool:
-    job = os.environ.get("SLURM_JOB_ID")
-    if (
-        job is not None
-        and owner["job"] == job
-        and owner["restarts"] < int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    ):
+    """Whether the claimant cannot be alive: an earlier attempt of this same job, or a process of this host that is gone."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    if owner["job"] is not None and owner["job"] == own_job() and owner["restarts"] < restarts:
         return True
     if owner["host"] != socket.gethostname() or owner["pid_started"] is None:
         return False

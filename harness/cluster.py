@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness import queue, snapshot
 from harness.claim import is_claimed
+from harness.config import ConfigError
 from harness.record import write_atomically
 
 Config = dict[str, Any]
@@ -35,28 +38,42 @@ class Death:
 
 
 class Backend(Protocol):
-    def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None: ...
+    survives: bool  # whether jobs that have not started do so without this process
+    jobs: dict[Path, str]  # SLURM's ids of submitted and adopted runs
 
-    def adopt(self, directory: Path) -> bool:
-        """Take over a run that an earlier command submitted, or another process is at; False where nobody is."""
+    def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
+        """Submit runs; with `after`, for when those jobs have ended. Raises ConfigError where they are refused."""
+
+    def adopt(self, directories: Iterable[Path]) -> set[Path]:
+        """Take over those runs that an earlier command submitted, or another process is at."""
 
     def alive(self) -> dict[Path, str]:
-        """Submitted or adopted runs that wait or run: directory -> "waiting" or "running"."""
+        """Submitted or adopted runs that wait or run: directory -> "waiting", "running" or "held: why"."""
 
-    def death(self, directory: Path) -> Death: ...
+    def death(self, directory: Path) -> Death:
+        """How a run's job ended that left no result."""
 
-    def cancel(self, directories: list[Path]) -> None: ...
+    def cancel(self, directories: list[Path]) -> None:
+        """End runs; those that have begun checkpoint first."""
+
+
+# What submitit calls by the same name on every cluster; its other options begin with slurm_.
+COMMON_PARAMETERS = {
+    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name"),
+    "stderr_to_stdout",
+}
 
 
 class Slurm:
     """Job arrays through submitit. `params` are the fields of `hydra/launcher=submitit_slurm`."""
 
-    survives = True  # jobs go on without this process
+    survives = True
 
     def __init__(self, params: dict[str, Any], runs: Path):
         import submitit
 
         params = {key: value for key, value in params.items() if key != "_target_" and value is not None}
+        params["stderr_to_stdout"] = True  # one log a run, which is what failures point to
         folder = Path(params.pop("submitit_folder")).resolve()
         self.max_timeouts = params.pop("max_num_timeout", 0)
         self.limit_s = 60.0 * params["timeout_min"]
@@ -64,27 +81,21 @@ class Slurm:
         self.code = snapshot.take(runs)
         # The warning may come before Python has a handler for it, and would then kill the job.
         python = f"env --ignore-signal=USR2 {sys.executable}"
-        self.executor = submitit.AutoExecutor(
-            folder, cluster="slurm", slurm_max_num_timeout=self.max_timeouts, slurm_python=python
-        )
-        common = {
-            "timeout_min",
-            "cpus_per_task",
-            "gpus_per_node",
-            "tasks_per_node",
-            "mem_gb",
-            "nodes",
-            "name",
-        }
-        named = {
-            key if key in common | {"stderr_to_stdout"} else f"slurm_{key}": params[key] for key in params
-        }
-        named["slurm_setup"] = [*named.get("slurm_setup", []), f"cd {self.code}"]
+        try:
+            self.executor = submitit.AutoExecutor(
+                folder, cluster="slurm", slurm_max_num_timeout=self.max_timeouts, slurm_python=python
+            )
+        except RuntimeError as error:  # no srun
+            raise ConfigError(f"{error} (hydra/launcher=submitit_local needs no SLURM)") from error
+        named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": params[key] for key in params}
+        named["slurm_setup"] = [*named.get("slurm_setup", []), f"cd {shlex.quote(str(self.code))}"]
         self.parameters = named
-        self.jobs: dict[Path, str] = {}
+        self.jobs = {}
 
     def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
-        """Submit runs as arrays no larger than the cluster takes; with `after`, once those jobs have ended."""
+        """Submit runs as arrays no larger than the cluster takes."""
+        import submitit
+
         from harness.job import run_job
 
         parameters = dict(self.parameters)
@@ -99,30 +110,32 @@ class Slurm:
             n = len(chunk)
             names = [directory.name for directory in chunk]
             limits = ([self.limit_s] * n, [self.warning_s] * n, [self.max_timeouts] * n)
-            jobs = self.executor.map_array(run_job, configs, names, *limits)
+            try:
+                jobs = self.executor.map_array(run_job, configs, names, *limits)
+            except (
+                submitit.core.utils.FailedJobError,
+                ValueError,
+            ) as error:  # sbatch's no, an unknown option
+                raise ConfigError(f"SLURM refused the jobs: {' '.join(str(error).split())}") from error
             for directory, job in zip(chunk, jobs, strict=True):
                 self.jobs[directory] = job.job_id
                 about = {"job_id": job.job_id, "log": str(job.paths.stdout), "time": time.time()}
                 write_atomically(directory / "submission.json", json.dumps(about))
 
-    def adopt(self, directory: Path) -> bool:
-        about = submission(directory)
-        if about is None or about["job_id"] not in queue.live_jobs([about["job_id"]]):
-            return False
-        self.jobs[directory] = about["job_id"]
-        return True
+    def adopt(self, directories: Iterable[Path]) -> set[Path]:
+        known = {directory: about["job_id"] for directory in directories if (about := submission(directory))}
+        live = queue.live_jobs(filter(None, known.values()))
+        adopted = {directory: job for directory, job in known.items() if job in live}
+        self.jobs.update(adopted)
+        return set(adopted)
 
     def alive(self) -> dict[Path, str]:
         live = queue.live_jobs(self.jobs.values())
-        return {
-            directory: "running" if live[job][0] in ("RUNNING", "COMPLETING") else "waiting"
-            for directory, job in self.jobs.items()
-            if job in live
-        }
+        return {directory: condition(*live[job]) for directory, job in self.jobs.items() if job in live}
 
     def death(self, directory: Path) -> Death:
         job = self.jobs[directory]
-        end = queue.ending(job)
+        end = queue.endings([job])[job]
         about = submission(directory)
         log = Path(about["log"]) if about else None
         array, _, task = job.partition("_")
@@ -147,9 +160,10 @@ class Slurm:
 class Local:
     """Processes of this machine, `workers` at a time, each with a GPU of its own where there are any."""
 
-    survives = False  # those that have not started wait in this process
+    survives = False
 
     def __init__(self, runs: Path, workers: int | None):
+        self.jobs: dict[Path, str] = {}
         self.code = snapshot.take(runs)
         gpus = visible_gpus()
         self.workers = workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2)
@@ -162,13 +176,11 @@ class Local:
     def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
         self.waiting.update(todo)
 
-    def adopt(self, directory: Path) -> bool:
-        if not claimed_here(directory):
-            return (
-                False  # a claim of another host is the run's own business: it waits, or takes over a dead one
-            )
-        self.others.add(directory)
-        return True
+    def adopt(self, directories: Iterable[Path]) -> set[Path]:
+        # A claim of another host is the run's own business: it waits, or takes over a dead one.
+        adopted = set(filter(claimed_here, directories))
+        self.others |= adopted
+        return adopted
 
     def alive(self) -> dict[Path, str]:
         for directory, (process, _) in list(self.running.items()):
@@ -228,6 +240,13 @@ class Local:
             self.waiting.pop(directory, None)
             if directory in self.running:
                 self.running[directory][0].terminate()
+
+
+def condition(state: str, where: str) -> str:
+    """What a job's state and node (or reason for waiting), as squeue tells them, mean for its run."""
+    if state in ("RUNNING", "COMPLETING"):
+        return "running"
+    return f"held: {where}" if "held" in where.lower() else "waiting"
 
 
 def visible_gpus() -> list[str]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
-SIGNALS = (
-    "SIGINT",
-    "SIGTERM",
-    "SIGUSR2",
-)  # the keyboard, a node that shuts down, SLURM before a limit or preemption
+# The keyboard, a node that shuts down, SLURM before a limit or preemption.
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")
 
 
 class StopRequest:
-    """A context in which the signals ask to stop; `stop()` tells whether one came. A second Ctrl-C ends at once."""
+    """A context in which the signals ask to stop; `stop()` tells whether one came, `stop.signal` which came first.
+
+    A second Ctrl-C ends at once.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -37,4 +37,5 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        if self.signal is None:
+            self.signal = number

@@ -1,8 +1,8 @@
 """What runs inside a job: one run, and a dignified end when the cluster wants its node back.
 
-SLURM warns with SIGUSR2 before a time limit (and before a preemption, where the site is set up so): the run
-checkpoints, asks to be requeued and, restarted, goes on. SIGTERM comes before a kill whose reason is not told (scancel,
-preemption, a node going down): the run checkpoints and waits; SLURM itself requeues what it wants to go on.
+SLURM warns with SIGUSR2 before a time limit (and before a preemption, where the site is set up so), or with SIGTERM:
+the run checkpoints, asks to be requeued and, restarted, goes on. Where SIGTERM comes because the job was cancelled, or
+is at its end already, the run checkpoints and waits for it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from harness import provenance
+from harness import provenance, queue
 from harness.claim import Claimed
 from harness.config import run_directory, run_hash
 from harness.interruption import StopRequest
@@ -66,21 +65,27 @@ def run_job(
         except Interrupted as error:
             if slurm is None:
                 raise
-            warned = stop.signal == signal.SIGUSR2
-            at_limit = (
-                limit_s is not None and time.monotonic() - started > limit_s - warning_s - LIMIT_MARGIN_S
-            )
-            event = "time_limit" if warned and at_limit else "preempted" if warned else "terminated"
+            event = reason(stop.signal, started, limit_s, warning_s)
             append_event(directory, event, slurm=slurm)
             if event == "time_limit":
                 refuse_beyond(max_timeouts, config, directory, slurm, error)
-            if warned:
-                requeue(job_name(slurm))
+            if event != "cancelled":
+                queue.requeue(queue.own_job())
             await_the_end()
             raise
+    append_event(directory, "ended", status=record["status"], slurm=slurm)
     if record["status"] != "done":
         raise RunFailed(f"{directory.name}: {record['status']}: {record['error']['message']}")
     return record["status"]
+
+
+def reason(number: int, started: float, limit_s: float | None, warning_s: float) -> str:
+    """Why SLURM wants a job to stop: "time_limit", "preempted" or "cancelled"."""
+    if number != signal.SIGUSR2:
+        # Nothing but the job's state tells a cancelled job from one that has to give way.
+        return "preempted" if queue.remembered(queue.own_job()).state == "RUNNING" else "cancelled"
+    at_limit = limit_s is not None and time.monotonic() - started > limit_s - warning_s - LIMIT_MARGIN_S
+    return "time_limit" if at_limit else "preempted"
 
 
 def refuse_beyond(
@@ -103,18 +108,6 @@ def refuse_beyond(
     }
     write_record(directory, failure(config, run_hash(config), told, slurm))
     raise TimeLimitReached(message) from error
-
-
-def job_name(slurm: dict[str, Any]) -> str:
-    """The id by which scontrol knows this job: JOB, or ARRAY_TASK."""
-    if slurm["array_job_id"] is None:
-        return slurm["job_id"]
-    return f"{slurm['array_job_id']}_{slurm['array_task_id']}"
-
-
-def requeue(job: str) -> None:
-    """Ask SLURM to run this job again; it is killed soon after."""
-    subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
 
 
 def await_the_end(most_s: float = 600) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,22 +51,51 @@ def live_jobs(jobs: Iterable[str]) -> dict[str, tuple[str, str]]:
     return {job: (state, where) for job, state, where in rows if job in wanted and state in LIVE}
 
 
-def ending(job: str) -> Ending:
-    """How a job that left the queue ended; state UNKNOWN where nobody remembers."""
+def own_job() -> str | None:
+    """The id by which SLURM's commands know the job that this process runs in: JOB, or ARRAY_TASK."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID")
+
+
+def endings(jobs: Iterable[str]) -> dict[str, Ending]:
+    """How jobs that left the queue ended; state UNKNOWN where nobody remembers."""
+    found: dict[str, Ending] = {}
+    wanted = sorted(jobs)
     if shutil.which("sacct"):
-        try:
-            rows = ask("sacct", "-n", "-P", "-X", "-j", job, "-o", "State,ExitCode,NodeList").splitlines()
-        except QueueUnreachable:  # a cluster without accounting
-            rows = []
-        if rows:
-            state, code, node = rows[-1].split("|")
-            return Ending(state.split()[0], code, node)
+        for start in range(0, len(wanted), 500):
+            few = ",".join(wanted[start : start + 500])
+            try:
+                rows = ask("sacct", "-n", "-P", "-X", "-j", few, "-o", "JobID,State,ExitCode,NodeList")
+            except QueueUnreachable:  # a cluster without accounting
+                break
+            for row in rows.splitlines():
+                job, state, code, node = row.split("|")
+                if state.split()[0] not in LIVE:  # the accounting lags behind
+                    found[job] = Ending(state.split()[0], code, "" if node == "None assigned" else node)
+    return {job: found[job] if job in found else remembered(job) for job in wanted}
+
+
+def remembered(job: str) -> Ending:
+    """What the controller, which forgets after some minutes, remembers of a job's end."""
     try:
         shown = ask("scontrol", "--oneliner", "show", "job", job)
     except QueueUnreachable:
         return Ending("UNKNOWN", "", "")
     facts = dict(re.findall(r"(\w+)=(\S*)", shown))
-    return Ending(facts.get("JobState", "UNKNOWN"), facts.get("ExitCode", ""), facts.get("NodeList", ""))
+    node = facts.get("NodeList", "").removeprefix("(null)")
+    return Ending(facts.get("JobState", "UNKNOWN"), facts.get("ExitCode", ""), node)
+
+
+def requeue(job: str) -> None:
+    """Ask SLURM to run a job again; a running one is killed soon after. A busy controller is asked again."""
+    for attempt in range(5):
+        try:
+            ask("scontrol", "requeue", job)
+            return
+        except QueueUnreachable:
+            if attempt == 4:
+                raise
+            time.sleep(2)
 
 
 def cancel(jobs: Iterable[str]) -> None:
@@ -81,11 +111,14 @@ def largest_array() -> int:
 
 
 def explain(end: Ending, log: Path | None) -> str:
-    """One line on how a job ended, with what its log says about memory, which SLURM does not always."""
+    """One line on how a job ended: its state, out of memory where the log says so (SLURM does not always), else
+    the log's last line."""
     said = f"SLURM says {end.state}" + (f" (exit {end.exit_code})" if end.exit_code else "")
-    if end.state == "OUT_OF_MEMORY" or (log and log.exists() and MEMORY.search(tail(log))):
-        said += ": out of memory; give runs more with hydra.launcher.mem_gb"
-    return said
+    text = tail(log) if log and log.exists() else ""
+    if end.state == "OUT_OF_MEMORY" or MEMORY.search(text):
+        return f"{said}: out of memory; give runs more with hydra.launcher.mem_gb"
+    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
+    return f"{said}; its log ends: {last[:300]}" if last else said
 
 
 def tail(log: Path, size: int = 20_000) -> str:

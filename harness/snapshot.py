@@ -18,20 +18,23 @@ def take(folder: Path) -> Path:
 
     A job that starts there imports the copy, whatever happens to the original. The copy keeps the revision.
     """
-    files = sorted(file for name in PACKAGES for file in (ROOT / name).rglob("*.py"))
+    contents = {
+        str(file.relative_to(ROOT)): file.read_bytes()
+        for name in PACKAGES
+        for file in sorted((ROOT / name).rglob("*.py"))
+    }
+    contents[REVISION_FILE] = json.dumps(revision()).encode()
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
-    digest.update(json.dumps(revision()).encode())
+    for name, content in contents.items():
+        digest.update(name.encode() + b"\0" + content + b"\0")
     place = (folder / ".code" / digest.hexdigest()[:16]).resolve()
     if place.exists():
         return place
     scratch = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}")
-    for file in files:
-        copy = scratch / file.relative_to(ROOT)
+    for name, content in contents.items():
+        copy = scratch / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
-    (scratch / REVISION_FILE).write_text(json.dumps(revision()))
+        copy.write_bytes(content)
     try:
         scratch.rename(place)
     except OSError:  # another sweep took the same snapshot meanwhile

@@ -16,11 +16,11 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from harness.claim import Claimed
-from harness.cluster import Local, Slurm
-from harness.config import ConfigError, run_directory, run_hash
+from harness.claim import STALE_S, Claim, Claimed, is_claimed
+from harness.cluster import Backend, Local, Slurm
+from harness.config import ConfigError, is_teacher, run_directory, run_hash
 from harness.interruption import StopRequest
-from harness.plan import Plan, estimate_hours, make_plan, teacher_configs
+from harness.plan import Plan, estimate_hours, is_finished, make_plan, teacher_configs
 from harness.progress import Bar, Console, duration
 from harness.queue import QueueUnreachable
 from harness.record import DamagedRecord, append_event, failure, read_record, write_record
@@ -61,11 +61,16 @@ class Sweep:
         if not self.plan.students:
             return self.report()
         target = self.hydra_config.hydra.launcher._target_
+        if self.options["detach"] and not target.endswith("SlurmLauncher"):
+            raise ConfigError("sweep.detach=true needs SLURM: hydra/launcher=submitit_slurm, or a preset")
         if target.endswith("BasicLauncher"):
             status = self.run_here()
         elif target.endswith("SlurmLauncher"):
             params = OmegaConf.to_container(self.hydra_config.hydra.launcher, resolve=True)
-            status = self.run_on_slurm(Slurm(params, self.folder))
+            try:
+                status = self.run_on_slurm(Slurm(params, self.folder))
+            except QueueUnreachable as error:
+                raise ConfigError(f"SLURM does not answer: {error}") from error
         elif target.endswith("submitit_launcher.LocalLauncher"):
             status = self.run_jobs(Local(self.folder, self.options["workers"]))
         else:
@@ -138,7 +143,7 @@ class Sweep:
         self.say_how_to_reattach()
         return 0
 
-    def run_jobs(self, backend: Slurm | Local) -> int | None:
+    def run_jobs(self, backend: Backend) -> int | None:
         """Teachers, then students, as jobs; waits for them, and lets none take another with it."""
         with StopRequest() as stop:
             for what, runs in (("teachers", self.plan.teachers), ("students", self.plan.students)):
@@ -154,28 +159,37 @@ class Sweep:
                     return STOPPED if stop() else None
         return None
 
-    @staticmethod
-    def submit(backend: Slurm | Local, runs: dict[Path, Config], after: list[str] | None = None) -> int:
-        """Submit what nobody is at; returns how many that were."""
-        new = {directory: config for directory, config in runs.items() if not backend.adopt(directory)}
-        for directory in new:
-            (directory / "record.json").unlink(
-                missing_ok=True
-            )  # of a failed or forced run: it says nothing any more
-        if new:
-            backend.submit(new, after)
+    def submit(self, backend: Backend, runs: dict[Path, Config], after: list[str] | None = None) -> int:
+        """Submit what is not finished by now and nobody is at; returns how many that were.
+
+        One command at a time does this in a folder, so that two do not submit the same.
+        """
+        with Claim(self.folder / ".submission", patient=True):
+            adopted = backend.adopt(runs)
+            new = {}
+            for directory, config in runs.items():
+                if directory in adopted or (not forced(config) and is_finished(directory)):
+                    continue
+                (directory / "record.json").unlink(missing_ok=True)  # of a failure: it says nothing any more
+                if forced(config):
+                    (directory / "checkpoint.pt").unlink(missing_ok=True)
+                # The old result is forgotten here and once: a job that is requeued must not do it again.
+                new[directory] = {**config, "force": False}
+            if new:
+                backend.submit(new, after)
         return len(new)
 
-    def wait(self, backend: Slurm | Local, what: str, todo: dict[Path, Config], stop: StopRequest) -> bool:
+    def wait(self, backend: Backend, what: str, todo: dict[Path, Config], stop: StopRequest) -> bool:
         """Follow jobs until each has a record; False where the sweep ends before that."""
         pending = dict(todo)
         bar = Bar(self.console, what, len(todo))
-        gone: dict[Path, float] = {}  # when a run's job was first missed
+        missed: dict[Path, Missed] = {}
+        held: set[Path] = set()
         done = failed = 0
         while pending:
             if stop():
                 bar.close()
-                self.leave(backend, list(pending))
+                self.leave(backend, what, list(pending))
                 return False
             try:
                 alive = backend.alive()
@@ -186,12 +200,18 @@ class Sweep:
             for directory, config in list(pending.items()):
                 record = settled(directory)
                 if record is None and directory not in alive:
-                    since = gone.setdefault(directory, time.monotonic())
-                    if time.monotonic() - since < SETTLE_S:
+                    job = backend.jobs.get(directory)
+                    if not missed.setdefault(directory, Missed(directory, job)).for_good():
                         continue
                     record = self.bury(backend, directory, config)
                 elif record is None or (record["status"] == "failed" and directory in alive):
-                    gone.pop(directory, None)
+                    missed.pop(directory, None)
+                    if directory not in held and alive[directory].startswith("held"):
+                        held.add(directory)
+                        self.console.say(
+                            f"{directory.name}: job {backend.jobs[directory]} is {alive[directory]}; "
+                            f"scontrol release {backend.jobs[directory]} lets it go on"
+                        )
                     continue
                 del pending[directory]
                 self.console.say(outcome(record, directory))
@@ -210,7 +230,7 @@ class Sweep:
         bar.close()
         return True
 
-    def bury(self, backend: Slurm | Local, directory: Path, config: Config) -> dict[str, Any]:
+    def bury(self, backend: Backend, directory: Path, config: Config) -> dict[str, Any]:
         """The record of a run whose job is gone: its own where it could still write one, else one that says why."""
         try:
             record = read_record(directory)
@@ -230,18 +250,21 @@ class Sweep:
         append_event(directory, "died", slurm=death.slurm, message=death.message)
         return record
 
-    def leave(self, backend: Slurm | Local, pending: list[Path]) -> None:
+    def leave(self, backend: Backend, what: str, pending: list[Path]) -> None:
         """Say what happens to the jobs when this process goes away."""
         if backend.survives:
-            self.console.say(f"stopped watching; {len(pending)} runs stay with SLURM (scancel ends them)")
-        else:
+            students = "; students are not submitted yet" if what == "teachers" else ""
             self.console.say(
-                f"stopped; {len(backend.running)} runs that have started finish, the others do not start"
+                f"stopped watching; {len(pending)} {what} stay with SLURM (scancel ends them){students}"
             )
+        else:
+            started = sum(state == "running" for state in backend.alive().values())
+            self.console.say(f"stopped; {started} {what} that have started finish, the others do not start")
         self.say_how_to_reattach()
 
     def say_how_to_reattach(self) -> None:
-        command = shlex.join(a for a in sys.argv[1:] if a != "sweep.detach=true")
+        once = ("sweep.detach=true", "force=true")
+        command = shlex.join(argument for argument in sys.argv[1:] if argument not in once)
         self.console.say(f"to watch:    python -m harness.status {self.folder}")
         self.console.say(f"to reattach: python -m harness {command}")
 
@@ -314,6 +337,31 @@ class Sweep:
             f"tests and verdicts: python -m analysis {self.folder}"
         )
         return 1 if failures else 0
+
+
+class Missed:
+    """A run without a job of ours and without a record: late news, in somebody else's hands, or dead."""
+
+    def __init__(self, directory: Path, job: str | None):
+        self.directory, self.job = directory, job
+        self.owner, self.since = self.claimant(), time.monotonic()
+
+    def claimant(self) -> Config | None:
+        """The claim on the run, unless our own job, which is gone, left it."""
+        owner = is_claimed(self.directory)
+        return None if owner is None or (self.job is not None and owner["job"] == self.job) else owner
+
+    def for_good(self) -> bool:
+        """Whether nobody will bring the record any more."""
+        owner = self.claimant()
+        if owner != self.owner:  # a heartbeat
+            self.owner, self.since = owner, time.monotonic()
+        return time.monotonic() - self.since > (SETTLE_S if owner is None else STALE_S)
+
+
+def forced(config: Config) -> bool:
+    """Whether a finished run is to run again; teachers never are."""
+    return config["force"] and not is_teacher(config)
 
 
 def settled(directory: Path) -> dict[str, Any] | None:
