@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from zipfile import BadZipFile
 
 from tests.reference.check import check
 
@@ -13,7 +14,12 @@ def main(paths: list[str]) -> int:
         return 2
     failed = False
     for path in paths:
-        notes, results = check(path)
+        try:
+            notes, results = check(path)
+        except (OSError, ValueError, BadZipFile) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            failed = True
+            continue
         out = [result for result in results if not result.ok]
         print(path, *(f"  {note}" for note in notes), sep="\n")
         print(f"  {'quantity':<44} {'error':>9}  {'allowed':>7}")

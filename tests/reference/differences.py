@@ -5,6 +5,8 @@ None of it matters to a training; all of it is far above the tolerances.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ DIFFERENCES = (
     "running variances follow the biased batch variance (torch's own follow the unbiased one)",
     "the derivative of relu at exactly 0 is 0.5 (torch's is 0)",
 )
+ROUNDING = 64  # in units of the last place of 1: what normalised activations are known to
 
 
 class Kinks:
@@ -22,19 +25,22 @@ class Kinks:
     """
 
     def __init__(self) -> None:
-        self.flipped: frozenset[int] = frozenset()
-        self.seen = 0
+        self.restart(())
+
+    def restart(self, flipped: Iterable[int]) -> None:
+        """Count anew, with other sides."""
+        self.flipped = frozenset(flipped)
+        self.distances: list[float] = []  # of each doubtful input from 0
 
     def __deepcopy__(self, memo: dict) -> Kinks:
         return self  # one count for a network and its copies
 
     def derivative(self, x: Tensor) -> Tensor:
         slope = torch.heaviside(x, x.new_tensor(0.5))
-        doubtful = ((x != 0) & (x.abs() < 8 * torch.finfo(x.dtype).eps)).nonzero()
-        for number, place in enumerate(doubtful, self.seen):
-            if number in self.flipped:
+        for place in ((x != 0) & (x.abs() < ROUNDING * torch.finfo(x.dtype).eps)).nonzero():
+            if len(self.distances) in self.flipped:
                 slope[tuple(place)] = 1 - slope[tuple(place)]
-        self.seen += len(doubtful)
+            self.distances.append(float(x[tuple(place)].abs()))
         return slope
 
 

@@ -28,10 +28,11 @@ from tests.reference import layout
 from tests.reference.differences import DIFFERENCES, Kinks, use_biased_variance
 from tests.reference.file import Quantity, ReferenceFile, precision
 
-METHODS = {"plain": Supervised, "kd": EnsembleKD, "latentbe": WeightAveraging, "tdivsdiv": Combined}
+TDIV = functools.partial(Combined, student_term=False)
+METHODS = {"plain": Supervised, "kd": EnsembleKD, "latentbe": WeightAveraging, "tdivsdiv": Combined, "tdiv": TDIV}
 STEPS_PER_EPOCH = 351  # 45,000 images in batches of 128
 RATE_TOLERANCE = 1e-6  # of a float32 learning rate, relative to the schedule's peak
-MOST_FLIPS = 32
+MOST_FLIPS = 64
 TRAJECTORY_TOLERANCE = 1e-7  # in float64, where rounding grows from step to step
 MERGED = {  # name of the forward pass -> how the LatentBE student is merged for it
     "be_merged_stepval": "factors",
@@ -97,12 +98,10 @@ class Engine:
     # Forward passes and merging ----------------------------------------------------------------------------
 
     def check_forward(self) -> None:
-        for m in range(self.members):
-            if f"fwd/teacher{m}/eval/logits" in self.file.arrays:
-                self.file.compare(f"fwd/teacher{m}/eval/logits", self.teachers(self.images)[m])
-        for name, network in (("student", lambda: self.plain("student")), ("be", self.latent_be)):
+        for name in ("student", "be", *(f"teacher{m}" for m in range(self.members))):
             for mode in self.file.children(f"fwd/{name}"):
-                self.check_pass(f"fwd/{name}/{mode}", network().train(mode == "train"))
+                network = self.latent_be() if name == "be" else self.plain(name)
+                self.check_pass(f"fwd/{name}/{mode}", network.train(mode == "train"))
 
     def check_pass(self, name: str, network: nn.Module) -> None:
         """Logits and everything on the way to them, of one pass in the network's current mode."""
@@ -113,9 +112,7 @@ class Engine:
         self.file.compare(f"{name}/logits", logits)
         self.file.compare(f"{name}/pooled_features", seen.pop("pooled"))
         for block, features in seen.items():
-            self.file.compare(
-                f"{name}/features.block.{block}/example0", layout.images_to_file(features[:1])[0]
-            )
+            self.file.compare(f"{name}/features.block.{block}/example0", layout.images_to_file(features[:1])[0])
         self.file.compare(f"{name}/new_batch_stats", layout.to_file(layout.statistics(network)))
 
     def check_merged(self) -> None:
@@ -127,9 +124,7 @@ class Engine:
                         logits = self.merged(student, name).eval()(self.images)
                     self.file.compare(f"{prefix}/{name}/eval/logits", logits)
         self.file.compare("merged_stepval", layout.values_to_file(self.merged(student, "be_merged_stepval")))
-        self.file.compare(
-            "merged_notebook", layout.values_to_file(self.merged(student, "be_merged_notebook"))
-        )
+        self.file.compare("merged_notebook", layout.values_to_file(self.merged(student, "be_merged_notebook")))
         if "stepval/n" in self.file.arrays:
             count = int(self.file.take("stepval/n"))
             with torch.no_grad():
@@ -152,7 +147,7 @@ class Engine:
         results, first = self.file.results, len(self.file.results)
         original: list[Quantity] = []
         for flipped in self.sides():
-            self.kinks.flipped, self.kinks.seen = frozenset(flipped), 0
+            self.kinks.restart(flipped)
             del results[first:]
             try:
                 run()
@@ -168,9 +163,9 @@ class Engine:
                 after.note += f"; relu inputs within rounding of 0 on their other side: {len(flipped)}"
 
     def sides(self) -> Iterator[tuple[int, ...]]:
-        """Which of the doubtful relu inputs to flip: none, then up to three of those the last run met."""
+        """Which doubtful relu inputs to flip: none, then up to three of those last met, nearest first."""
         yield ()
-        doubtful = range(self.kinks.seen)
+        doubtful = sorted(range(len(self.kinks.distances)), key=self.kinks.distances.__getitem__)
         choices = itertools.chain.from_iterable(itertools.combinations(doubtful, k) for k in range(1, 4))
         yield from itertools.islice(choices, MOST_FLIPS)
 
@@ -194,6 +189,8 @@ class Engine:
     def set_momentum(self, training: Training) -> None:
         """The file's momentum; where a group's rate is scaled, the momentum is smaller by that factor."""
         name = "momentum_be" if isinstance(training.student, LatentBE) else "momentum_student"
+        if not self.file.paths(f"in/{name}"):
+            return  # without any, it starts from none
         scale = rate_scales(training)
         for path, parameter in layout.parameters(training.student).items():
             momentum = layout.from_file(path, self.file.take(f"in/{name}/{path}")).to(self.dtype)
@@ -215,6 +212,8 @@ class Engine:
                 chosen["pair"] = [int(found[1]), int(found[2])]
             else:
                 raise ValueError(f"{self.file.path.name}: {name} has an unknown option {option}")
+        if f"{name}/perturb/pair" in self.file.arrays:
+            chosen["pair"] = self.file.arrays[f"{name}/perturb/pair"].tolist()
         trainer, training = self.start(METHODS[kind](**chosen))
         self.set_momentum(training)
         self.check_step(name, trainer, training, int(self.file.take("in/global_step")), self.file.tolerance)
@@ -235,14 +234,10 @@ class Engine:
             step = int(np.abs(schedule - self.file.take(f"{name}/metrics/lr")).argmin())
             self.check_step(name, trainer, training, step, tolerance)
         self.file.compare("traj/final_params", layout.values_to_file(training.student), tolerance)
-        self.file.compare(
-            "traj/final_batch_stats", layout.to_file(layout.statistics(training.student)), tolerance
-        )
+        self.file.compare("traj/final_batch_stats", layout.to_file(layout.statistics(training.student)), tolerance)
         self.file.compare("traj/final_momentum", momenta(training), tolerance)
 
-    def check_step(
-        self, name: str, trainer: ReferenceTrainer, training: Training, step: int, tolerance: float
-    ) -> None:
+    def check_step(self, name: str, trainer: ReferenceTrainer, training: Training, step: int, tolerance: float) -> None:
         """Take one step and judge everything that the file has of it."""
         compare = functools.partial(self.file.compare, tolerance=tolerance)
         student = training.student
@@ -250,18 +245,14 @@ class Engine:
         training.step = step
         peak = trainer.recipe["lr"]
         error = abs(trainer.schedule(step) - rate) / peak
-        self.file.judge(
-            f"{name}/metrics/lr", error, RATE_TOLERANCE, f"step {step}, relative to the peak of {peak}"
-        )
+        self.file.judge(f"{name}/metrics/lr", error, RATE_TOLERANCE, f"step {step}, relative to the peak of {peak}")
 
         if isinstance(trainer.method, Combined):
             self.check_objective(name, trainer, student, compare)
         decay = sum(0.5 * group["weight_decay"] * p.detach().square().sum() for group, p in grouped(training))
         seen: dict[str, Tensor] = {}
         hooks = [
-            student.register_forward_hook(
-                lambda _, inputs, logits: seen.update(images=inputs[0], logits=logits)
-            ),
+            student.register_forward_hook(lambda _, inputs, logits: seen.update(images=inputs[0], logits=logits)),
             training.optimiser.register_step_pre_hook(lambda *_: seen.update(gradients=gradients(training))),
         ]
         parts = trainer.take_step(training, self.images, self.labels)
@@ -291,7 +282,8 @@ class Engine:
     ) -> None:
         """What the perturbation ascends, and its gradient, at the weights before the step."""
         i, j = trainer.method.pair
-        objective = disagreement(i, j, self.teachers.member, student.member)
+        members = student.member if trainer.method.student_term else None
+        objective = disagreement(i, j, self.teachers.member, members)
         images = self.images.clone().requires_grad_()
         value = objective(images)
         (gradient,) = torch.autograd.grad(value, images)
@@ -314,10 +306,7 @@ def rate_scales(training: Training) -> dict[str, float]:
 
 def gradients(training: Training) -> dict[str, np.ndarray]:
     """Gradients of loss and weight decay together, times the factor on the learning rate."""
-    full = {
-        id(p): group["lr_scale"] * (p.grad + group["weight_decay"] * p.detach())
-        for group, p in grouped(training)
-    }
+    full = {id(p): group["lr_scale"] * (p.grad + group["weight_decay"] * p.detach()) for group, p in grouped(training)}
     return layout.to_file({path: full[id(p)] for path, p in layout.parameters(training.student).items()})
 
 
@@ -326,10 +315,7 @@ def momenta(training: Training) -> dict[str, np.ndarray]:
     scales = rate_scales(training)
     state = training.optimiser.state
     return layout.to_file(
-        {
-            path: state[p]["momentum_buffer"] * scales[path]
-            for path, p in layout.parameters(training.student).items()
-        }
+        {path: state[p]["momentum_buffer"] * scales[path] for path, p in layout.parameters(training.student).items()}
     )
 
 
@@ -347,7 +333,5 @@ def observe(student: nn.Module) -> dict[str, Tensor]:
     body = layout.unwrap(student).network
     body.classifier.register_forward_pre_hook(lambda _, inputs: seen.update(pooled=inputs[0]))
     for number, stage in enumerate([body.stem, *body.blocks, body.relu]):
-        stage.register_forward_hook(
-            lambda _, inputs, output, number=number: seen.update({str(number): output})
-        )
+        stage.register_forward_hook(lambda _, inputs, output, number=number: seen.update({str(number): output}))
     return seen

@@ -95,9 +95,7 @@ class ReferenceFile:
         """The names right below a prefix, each once: the cases below `step`."""
         return list(dict.fromkeys(path.split("/")[0] for path in self.paths(prefix)))
 
-    def compare(
-        self, name: str, ours: ArrayLike | Mapping[str, ArrayLike], tolerance: float | None = None
-    ) -> None:
+    def compare(self, name: str, ours: ArrayLike | Mapping[str, ArrayLike], tolerance: float | None = None) -> None:
         """Judge a quantity, where the file has it: an array, or arrays by the paths below the name."""
         if not isinstance(ours, Mapping):
             values = {name: ours}

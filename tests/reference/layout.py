@@ -44,9 +44,7 @@ def read_shape(file: ReferenceFile, name: str) -> Shape:
     }
     numbers = {int(found[1]) for path in kernels if (found := re.search(r"BasicBlock_(\d+)/", path))}
     if not numbers or len(numbers) % 3 or numbers != set(range(len(numbers))):
-        raise ValueError(
-            f"{file.path.name}: {name} has blocks {sorted(numbers)}, not three equal groups of them"
-        )
+        raise ValueError(f"{file.path.name}: {name} has blocks {sorted(numbers)}, not three equal groups of them")
     blocks = len(numbers) // 3
     widths = tuple(kernels[f"backbone/BasicBlock_{group * blocks}/Conv2d_0/w"][-1] for group in range(3))
     *_, channels, stem = kernels["backbone/FirstBlock_0/Conv2d_0/w"]
@@ -132,10 +130,7 @@ def to_file(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Tensors by path in the file's axes: kernels OIHW -> HWIO, the classifier [out, in] -> [in, out]."""
     arrays = {path: tensor.detach().cpu().numpy() for path, tensor in tensors.items()}
     axes = {4: (2, 3, 1, 0), 2: (1, 0)}
-    return {
-        path: a.transpose(axes[a.ndim]) if path.endswith("/w") and a.ndim > 1 else a
-        for path, a in arrays.items()
-    }
+    return {path: a.transpose(axes[a.ndim]) if path.endswith("/w") and a.ndim > 1 else a for path, a in arrays.items()}
 
 
 def values_to_file(student: nn.Module) -> dict[str, np.ndarray]:

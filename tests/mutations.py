@@ -1,0 +1,155 @@
+"""Deliberate errors, one at a time in a copy of the code: `python -m tests.mutations [PART OF A NAME ...]`.
+
+Prints for each error which tests it turned red (the first of them); exit status 1 if one went unnoticed. Takes some
+ten seconds an error; no test runs it. An error whose line was rewritten since is an error of this list, and said to be.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("harness", "methods", "sweeps", "tests")
+TESTS = ("methods", "reference", "golden", "properties", "diagnostics")
+ENOUGH = 6  # red tests, after which an error counts as noticed
+
+
+class Mutation(NamedTuple):
+    """Replace `right`, which stands in the file exactly once, by `wrong`."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+
+
+DIVERSIFY, LATENT_BE, TRAINING = "methods/diversify.py", "methods/latent_be.py", "harness/training.py"
+MUTATIONS = [
+    # The losses
+    Mutation("T^2 missing", "methods/losses.py", "temperature**2 * -(", "temperature * -("),
+    Mutation("alpha blends wrongly", "methods/losses.py", "(1 - alpha) * label +", "label +"),
+    Mutation(
+        "logits averaged, not softmaxes",
+        "methods/ensemble_kd.py",
+        "soften(logits_MBK, self.temperature).mean(0)",
+        "soften(logits_MBK.mean(0), self.temperature)",
+    ),
+    Mutation(
+        "softmaxes averaged, not logits",
+        "methods/ensemble_kd.py",
+        "soften(logits_MBK.mean(0), self.temperature)",
+        "soften(logits_MBK, self.temperature).mean(0)",
+    ),
+    Mutation(
+        "members match other teachers",
+        "methods/weight_averaging.py",
+        "soften(teachers(images), self.temperature)",
+        "soften(teachers(images).roll(1, 0), self.temperature)",
+    ),
+    Mutation("teachers in training mode", "methods/method.py", "network.eval().requires", "network.requires"),
+    # Members
+    Mutation("bias not under s", LATENT_BE, "(bias * s).unbind()", "[bias] * len(weights)"),
+    Mutation("bias not under s when merged", LATENT_BE, "nn.Parameter(bias * s.mean(0)", "nn.Parameter(1 * bias"),
+    Mutation("factor M missing", LATENT_BE, '"lr_scale": float(self.members)', '"lr_scale": 1.0'),
+    Mutation("decay of r, s not divided by M", LATENT_BE, "weight_decay / self.members", "weight_decay"),
+    Mutation("decay of r, s always", LATENT_BE, 'if decay == "one" else 0.0', ""),
+    Mutation("r and s begin at 1 always", LATENT_BE, 'if kind == "normal":', "if False:"),
+    Mutation("merged by outer products always", LATENT_BE, 'if merge == "outer" else', "if True else"),
+    Mutation("member-major order lost", LATENT_BE, "logits.unflatten(0, (self.members, -1))",
+             "logits.unflatten(0, (-1, self.members)).transpose(0, 1)"),
+    # Perturbations
+    Mutation("sign of SDiv", DIVERSIFY, "value = value - cross", "value = value + cross"),
+    Mutation("TDiv-SDiv without SDiv", "methods/combined.py", "student_term: bool = True", "student_term: bool = 0"),
+    Mutation("pair in the other order", DIVERSIFY, "teacher(i), teacher(j)", "teacher(j), teacher(i)"),
+    Mutation("student's pair in the other order", DIVERSIFY, "student(i), student(j)", "student(j), student(i)"),
+    Mutation("gradient through the target", DIVERSIFY, "with torch.no_grad():", "with torch.enable_grad():"),
+    Mutation("perturbed at T = 4", DIVERSIFY, "target_BK, 1.0)", "target_BK, 4.0)"),
+    Mutation("student perturbed in training mode", LATENT_BE, "in tensors}).eval()", "in tensors})"),
+    Mutation("norm over the batch", DIVERSIFY, "gradient.square().sum((1, 2, 3), keepdim=True)",
+             "gradient.square().sum().expand(len(images), 1, 1, 1)"),
+    Mutation("step without sqrt(D)", DIVERSIFY, "math.sqrt(values) * direction", "direction"),
+    Mutation("step of fixed size", "methods/perturbation.py", "student_member), self.step)", "student_member), 1.0)"),
+    Mutation("descent", DIVERSIFY, "(images + step", "(images - step"),
+    Mutation("not clipped", DIVERSIFY, ".clamp(0, 1)", ""),
+    Mutation("nan for a zero gradient", DIVERSIFY, "torch.where(norm > 0, norm, 1)", "norm"),
+    Mutation("pairs not uniform", DIVERSIFY, "j + (j >= i)", "j + (j > i)"),
+    Mutation("pair always drawn", "methods/perturbation.py", "self.pair or draw_pair", "draw_pair"),
+    Mutation("clean images dropped", "methods/perturbation.py", "if self.keep_clean:", "if False:"),
+    # Training
+    Mutation("perturbed images unused", TRAINING, "images, labels = self.method", "_, labels = self.method"),
+    Mutation("no Nesterov", "harness/optimisation.py", "nesterov=nesterov", "nesterov=False"),
+    Mutation("another schedule", "harness/optimisation.py", "math.cos(math.pi * t)", "math.cos(math.pi * t * t)"),
+    Mutation("batch norm never re-estimated", TRAINING, "if self.method.reestimate_bn or", "if"),
+    Mutation("mirrored crops shifted", "harness/data/augmentation.py", "width - 1 - x", "width - x"),
+    # Networks and metrics
+    Mutation("init cut but not rescaled", "harness/networks/preresnet.py", "/ cut_sd", ""),
+    Mutation("shortcut after activation", "harness/networks/preresnet.py", "+ self.shortcut(x)",
+             "+ self.shortcut(self.relu(self.norm1(x)))"),
+    Mutation("bins closed on the left", "harness/metrics.py", 'side="left"', 'side="right"'),
+    Mutation("temperature fitted coarsely", "harness/metrics.py", '"xatol": 1e-9', '"xatol": 1e-2'),
+    Mutation("barrier below the line", "harness/diagnostics.py", "loss - ((1 - t)", "loss + ((1 - t)"),
+]  # fmt: skip
+
+
+def run_tests(folder: Path) -> list[str]:
+    """Names of the tests that are red in a copy of the code. Raises RuntimeError where they could not run."""
+    files = [str(path) for name in TESTS for path in sorted(Path(folder, "tests").glob(f"test_{name}*.py"))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    options = f"-q -p no:cacheprovider --tb=no -rfE --maxfail={ENOUGH}".split()
+    command = [sys.executable, "-m", "pytest", *options, *files]
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    red = re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", ended.stdout, re.MULTILINE)
+    if ended.returncode not in (0, 1) and not red:
+        raise RuntimeError(ended.stdout + ended.stderr)
+    return red
+
+
+def judge(mutation: Mutation | None) -> list[str]:
+    """The tests that a deliberate error, or none, turns red."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in FOLDERS:
+            shutil.copytree(ROOT / name, Path(scratch, name), ignore=shutil.ignore_patterns("__pycache__", "slurm"))
+        shutil.copy(ROOT / "pyproject.toml", scratch)
+        if mutation is not None:
+            path = Path(scratch, mutation.file)
+            text = path.read_text()
+            if text.count(mutation.right) != 1:
+                raise ValueError(f"{mutation.file} has {text.count(mutation.right)} times {mutation.right!r}, not once")
+            path.write_text(text.replace(mutation.right, mutation.wrong))
+        return run_tests(Path(scratch))
+
+
+def describe(red: list[str]) -> str:
+    counts = Counter(name.split(".py")[0] for name in red)
+    shown = ", ".join(f"{file} {count}" for file, count in counts.items())
+    return f"{shown}: {red[0].removeprefix('test_')}"
+
+
+def main(wanted: list[str]) -> int:
+    chosen = [m for m in MUTATIONS if not wanted or any(part.lower() in m.name.lower() for part in wanted)]
+    if red := judge(None):
+        print(f"red before any deliberate error: {describe(red)}")
+        return 1
+    unnoticed = 0
+    for mutation in chosen:
+        try:
+            red = judge(mutation)
+            found = describe(red) if red else "NOT NOTICED"
+        except ValueError as error:
+            red, found = [], f"NOT TRIED: {error}"
+        unnoticed += not red
+        print(f"{mutation.name:<36} {found}", flush=True)
+    print(f"{len(chosen)} deliberate errors, {unnoticed} not noticed")
+    return int(bool(unnoticed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
