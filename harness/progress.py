@@ -12,7 +12,7 @@ from harness.record import write_atomically
 
 LINE_EVERY_S = 10.0
 FILE_EVERY_S = 2.0
-LOG_WIDTH = 140
+LOG_WIDTH = 180
 
 
 class Console:
