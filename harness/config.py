@@ -79,6 +79,8 @@ class Evaluate:
 
     # Diversity, fidelity, loss barriers (see harness.diagnostics); None: on digits, where they take a second.
     diagnostics: bool | None = None
+    shift: bool = False  # on corrupted test images: the official files in data.root, else a built-in suite
+    ood: list[str] = field(default_factory=list)  # data sets to tell from this one by confidence, such as [svhn]
 
 
 @dataclass
@@ -255,6 +257,9 @@ def validate(config: dict[str, Any]) -> None:
     for name in ("validation", "image_size"):
         chosen = config["data"][name]
         require(chosen is None or chosen >= 1, f"data.{name} must be at least 1, not {chosen}")
+    for name in config["evaluate"]["ood"] or ():
+        check_name("data", name)
+        require(name not in ("folder", config["data"]["name"]), f"evaluate.ood={name} is no other data set that goes by its name")
     require(config["data"]["padding"] >= 0, f"data.padding must not be negative, not {config['data']['padding']}")
     require(config["data"]["name"] != "folder" or config["data"]["root"] is not None, "data=folder needs data.root=FOLDER")
     require(teachers["size"] >= 1, f"teachers.size must be at least 1, not {teachers['size']}")

@@ -75,6 +75,17 @@ def ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> float:
     return float((count[filled] * np.abs(correct - confidence)[filled]).sum() / count.sum())
 
 
+def aurc(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Area under the risk-coverage curve (Geifman, Uziel, El-Yaniv 2019): the mean, over every coverage k / N, of the
+    error rate among the k most confident images. Images of equal confidence share their mean error.
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    wrong = probabilities.argmax(1) != np.asarray(labels)
+    _, group = np.unique(-probabilities.max(1), return_inverse=True)
+    shared = (np.bincount(group, wrong) / np.bincount(group))[np.sort(group)]
+    return float((shared.cumsum() / np.arange(1, len(shared) + 1)).mean())
+
+
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The temperature T that minimises the NLL of softmax(logits / T), by a bounded search in log T.
 
@@ -106,6 +117,7 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, temperature: float) -> dict[s
         "ece": ece(probabilities, labels),
         "nll_ts": nll_of_logits(logits / temperature, labels),
         "ece_ts": ece(scaled, labels),
+        "aurc": aurc(probabilities, labels),
         "temperature": temperature,
     }
 

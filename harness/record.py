@@ -42,8 +42,8 @@ SCHEMA = {
         "ensemble": "the same, the mean of all teachers' softmaxes",
     },
     "diagnostics": "None, or see harness.diagnostics",
-    "shift": "None, or {corruption: ..., student: {...}, teacher: {...}, ensemble: {...}}",
-    "ood": "None, or {data set: {student: {...}, teacher: {...}, ensemble: {...}}}",
+    "shift": "None, or see harness.shift: {source, student: {...}, teacher: {...}, ensemble: {...}}",
+    "ood": "None, or see harness.ood: {data set: {student: {...}, teacher: {...}, ensemble: {...}}}",
     "selection": {"epoch": "int, of the chosen checkpoint", "acc": "its validation accuracy"},
     "cost": {
         "wall_s": "seconds from start to record, summed over attempts",

@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness import diagnostics, metrics, networks, provenance, streams
+from harness import diagnostics, metrics, networks, ood, provenance, shift, streams
 from harness.claim import Claim, Claimed
 from harness.config import (
+    DATA,
     ConfigError,
     build_method,
     is_teacher,
@@ -143,6 +145,7 @@ class Run:
         try:
             self.data, self.fingerprint = load_cached(json.dumps(self.config["data"]), self.device, self.console)
             network = self.build_student()
+            self.load_other_data()
             self.load_teachers()
             self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
             trainer = self.trainer()
@@ -198,6 +201,15 @@ class Run:
         except ValueError as error:
             raise ConfigError(f"model={config['model']}: {error}") from error
         return network
+
+    def load_other_data(self) -> None:
+        """What the student will be tried on beside the test split; it is refused before anything is trained."""
+        wanted, data = self.config["evaluate"], self.config["data"]
+        self.shift = shift.Shift(data, self.data.test) if wanted["shift"] else None
+        self.others = {
+            name: load({**asdict(DATA[name]), "root": data["root"], "download": data["download"]}, self.console)
+            for name in wanted["ood"] or ()
+        }
 
     # Teachers ----------------------------------------------------------------------------------------------------
 
@@ -297,6 +309,10 @@ class Run:
         wanted = self.config["evaluate"]["diagnostics"]
         if self.config["data"]["name"] == "digits" if wanted is None else wanted:
             record["diagnostics"] = self.diagnose(training.student, network, found["student"]["test"]["nll_ts"], labels)
+        if self.shift or self.others:
+            bank = Teachers([self.load_teacher(directory) for directory in self.teacher_directories])
+            record["shift"] = shift.evaluate(self.shift, network, bank) if self.shift else None
+            record["ood"] = ood.evaluate(self.others, self.data, network, bank) if self.others else None
         self.write_predictions(logits, labels)
         self.write_student(network)
         record["cost"]["wall_s"] = self.wall()
