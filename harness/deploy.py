@@ -1,0 +1,212 @@
+"""`python -m harness.deploy RUN`: the finished student of a run directory, checked, exported and measured.
+
+It is loaded into a plain network and must repeat the run's recorded predictions on the test split. Then it is written
+to RUN/deploy (or --to FOLDER):
+
+    student.safetensors   weights, with what is needed to use them as metadata: model, classes, channels, size, data
+    student.pt2           torch.export's program, batch size free: runs without this package (torch.export.load)
+    student.onnx          with --onnx, which needs the extra packages onnx and onnxscript
+
+and its parameters, operations and latency are shown beside those of a freshly built plain network and of the ensemble
+that it was distilled from. All of them take pixels in [0, 1].
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from harness import networks
+from harness.config import ConfigError
+from harness.data import Dataset, load
+from harness.data.augmentation import to_unit
+from harness.progress import Console
+from harness.record import DamagedRecord, read_record, write_atomically
+from harness.run import count_flops
+from harness.training import predict
+
+LATENCY_BATCH = 32
+LATENCY_ROUNDS = 30
+# Recorded logits are in half precision, and another device or library rounds differently.
+LOGIT_TOLERANCE = 0.02  # plus this share of the logit itself
+AGREEMENT = 0.999  # of the predicted classes
+
+
+def load_student(run: Path, record: dict[str, Any], data: Dataset) -> nn.Module:
+    """The deployed plain network of a run, in evaluation mode on the CPU."""
+    network = networks.build(record["config"]["model"], data.classes, data.mean, data.sd, size=data.size)
+    try:
+        network.load_state_dict(load_file(run / "student.safetensors"))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{run / 'student.safetensors'} does not hold the run's network: {first}") from error
+    return network.eval().requires_grad_(False)
+
+
+def check_predictions(run: Path, network: nn.Module, data: Dataset) -> float:
+    """The largest difference from the recorded test logits. Raises ConfigError where the network is another one."""
+    with np.load(run / "predictions.npz") as stored:
+        recorded = stored["test_logits"].astype(np.float64)
+    logits = predict(network, data.test).double().numpy()
+    logits -= logits.max(1, keepdims=True)
+    if logits.shape != recorded.shape:
+        raise ConfigError(f"{run / 'predictions.npz'} has logits {recorded.shape}, the network gives {logits.shape}")
+    differences = np.abs(logits - recorded)
+    agreement = (logits.argmax(1) == recorded.argmax(1)).mean()
+    if (differences > LOGIT_TOLERANCE * (1 + np.abs(recorded))).any() or agreement < AGREEMENT:
+        raise ConfigError(
+            f"the student of {run} does not repeat its recorded predictions: "
+            f"{100 * agreement:.2f} % the same class, logits up to {differences.max():.3g} apart"
+        )
+    return float(differences.max())
+
+
+def export(network: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
+    """A program for images [B, C, H, W] in [0, 1] of any batch size B; checked on `images`."""
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
+    with torch.no_grad():
+        expected = network(images[:1])
+        found = program.module()(images[:1])
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
+        raise ConfigError(
+            f"the exported program differs from the network by {float((found - expected).abs().max()):.3g}"
+        )
+    return program
+
+
+def write(folder: Path, network: nn.Module, record: dict[str, Any], data: Dataset, onnx: bool) -> list[Path]:
+    """Write the student's files; returns their paths."""
+    config = record["config"]
+    about = {
+        "model": config["model"],
+        "classes": str(data.classes),
+        "channels": str(data.train.images.shape[1]),
+        "size": str(data.size),
+        "input": "pixels in [0, 1]",
+        "data": config["data"]["name"],
+        "method": config["method"]["name"],
+        "run": record["hash"],
+        "test_acc": str(record["metrics"]["student"]["test"]["acc"]),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_atomically(folder / "student.safetensors", save(state, about))
+    images = to_unit(data.test.images[:2])
+    program = export(network, images)
+    torch.export.save(program, folder / "student.pt2")
+    files = [folder / "student.safetensors", folder / "student.pt2"]
+    if onnx:
+        torch.onnx.export(program, (images,), folder / "student.onnx", dynamo=True, verbose=False)
+        files.append(folder / "student.onnx")
+    return files
+
+
+@torch.inference_mode()
+def latencies(groups: Sequence[Sequence[nn.Module]], images: Tensor, rounds: int = LATENCY_ROUNDS) -> list[float]:
+    """Seconds that each group of networks needs for the images, one network after the other: medians over rounds.
+
+    The groups take turns, so that whatever else the machine does meets all of them alike.
+    """
+    times: list[list[float]] = [[] for _ in groups]
+    for turn in range(rounds + 1):
+        for group, seconds in zip(groups, times, strict=True):
+            start = time.perf_counter()
+            for network in group:
+                network(images)
+            if turn:  # the first warms up
+                seconds.append(time.perf_counter() - start)
+    return [statistics.median(seconds) for seconds in times]
+
+
+def measure(network: nn.Module, record: dict[str, Any], data: Dataset) -> dict[str, dict[str, float]]:
+    """Parameters, FLOPs an image and latency of LATENCY_BATCH images, of student, plain network and ensemble."""
+    config = record["config"]
+
+    def build(model: str) -> nn.Module:
+        return networks.build(model, data.classes, data.mean, data.sd, size=data.size).eval()
+
+    groups = {"student": [network], "plain": [build(config["model"])]}
+    if count := len(record["provenance"]["teachers"]):
+        groups["ensemble"] = [build(config["teachers"]["model"] or config["model"]) for _ in range(count)]
+    rows = torch.arange(LATENCY_BATCH) % len(data.test)
+    seconds = latencies(list(groups.values()), to_unit(data.test.images[rows]))
+    return {
+        name: {
+            "parameters": sum(p.numel() for one in group for p in one.parameters()),
+            "flops": sum(count_flops(one, data.test.images[:1]) for one in group),
+            "latency_s": latency,
+        }
+        for (name, group), latency in zip(groups.items(), seconds, strict=True)
+    }
+
+
+def table(found: dict[str, dict[str, float]]) -> Any:
+    """A rich table of what was measured, with ratios to the plain network."""
+    from rich.table import Table
+
+    shown = Table(title=f"ratios to the plain network; latency of {LATENCY_BATCH} images", title_justify="left")
+    for column in ("", "parameters", "MFLOP an image", "latency ms"):
+        shown.add_column(column, justify="right" if column else "left")
+    plain = found["plain"]
+    for name, values in found.items():
+        cells = (f"{values['parameters']:,}", f"{values['flops'] / 1e6:.2f}", f"{1000 * values['latency_s']:.2f}")
+        ratios = (values[key] / plain[key] for key in ("parameters", "flops", "latency_s"))
+        shown.add_row(name, *(f"{cell} ({ratio:.2f})" for cell, ratio in zip(cells, ratios, strict=True)))
+    return shown
+
+
+def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, dict[str, float]]:
+    """Check, export and measure a run's student; returns the measurements. Raises ConfigError where it cannot."""
+    if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
+        raise ConfigError("--onnx needs extra packages: pip install onnx onnxscript")
+    try:
+        record = read_record(run)
+    except DamagedRecord as error:
+        raise ConfigError(str(error)) from error
+    if record is None or record["status"] != "done":
+        raise ConfigError(f"{run} is no finished run: {record['status'] if record else 'it has no record.json'}")
+    data = load(record["config"]["data"], console)
+    if (fingerprint := data.fingerprint()) != record["provenance"]["data"]:
+        raise ConfigError(f"these data ({fingerprint}) are not those of {run} ({record['provenance']['data']})")
+    network = load_student(run, record, data)
+    difference = check_predictions(run, network, data)
+    console.say(f"repeats {len(data.test):,} recorded predictions (largest difference of a logit {difference:.2g})")
+    for path in write(folder, network, record, data, onnx):
+        console.say(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+    found = measure(network, record, data)
+    console.show(table(found))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m harness.deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a finished run's directory")
+    parser.add_argument("--to", type=Path, help="folder for the files (default: RUN/deploy)")
+    parser.add_argument("--onnx", action="store_true", help="write ONNX as well")
+    options = parser.parse_args(arguments)
+    try:
+        deploy(options.run, options.to or options.run / "deploy", options.onnx, Console())
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
