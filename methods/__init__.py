@@ -6,6 +6,7 @@ Names stand for "module:Class", so that listing them imports nothing. A variant 
 
 from __future__ import annotations
 
+import functools
 from importlib.metadata import EntryPoint, entry_points
 
 VARIANTS = {
@@ -21,6 +22,7 @@ BASELINES = {
 ENTRY_POINTS = "harness.methods"
 
 
+@functools.cache
 def variants() -> dict[str, str]:
     """Name -> "module:Class" of every variant: this package's, then those that installed packages bring."""
     found = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
@@ -32,6 +34,7 @@ def groups() -> dict[str, list[str]]:
     return {"all": list(variants()), "baselines": list(BASELINES)}
 
 
+@functools.cache
 def load(name: str) -> type:
     """The Method class of a name. Raises KeyError where there is none."""
     return EntryPoint(name, {**BASELINES, **variants()}[name], ENTRY_POINTS).load()
