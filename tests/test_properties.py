@@ -21,7 +21,7 @@ from methods.perturbation import Perturbation
 from methods.weight_averaging import WeightAveraging
 from tests.arbitrary import images_for, networks, randomise, student_for, teachers_for
 
-any_case = settings(max_examples=25, deadline=None, derandomize=True)
+any_case = settings(max_examples=15, deadline=None, derandomize=True)
 seeds = st.integers(0, 999)
 sizes = st.integers(2, 4)
 

@@ -122,6 +122,7 @@ def test_reads_any_shape_and_precision(arrays, tmp_path, capsys):
     assert {"step/latentbe/gradnorm", "step/plain/newparamnorm"} <= {result.name for result in results}
 
 
+@pytest.mark.parametrize("shape", SHAPES[1:], indirect=True, scope="module")
 def test_passes_over_nothing(arrays, tmp_path):
     path = tmp_path / "changed.npz"
 
