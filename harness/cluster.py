@@ -135,7 +135,7 @@ class Slurm:
 
     def death(self, directory: Path) -> Death:
         job = self.jobs[directory]
-        end = queue.endings([job])[job]
+        end = queue.ending(job)
         about = submission(directory)
         log = Path(about["log"]) if about else None
         array, _, task = job.partition("_")

@@ -22,7 +22,7 @@ from harness.interruption import StopRequest
 from harness.progress import Console
 from harness.record import append_event, failure, read_events, write_record
 
-LIMIT_MARGIN_S = 30.0
+LIMIT_MARGIN_S = 60.0  # SLURM may warn a minute early
 
 
 class TimeLimitReached(RuntimeError):
@@ -52,7 +52,8 @@ def run_job(
             f"the code changed while {name} was being submitted (here it is {directory.name}): submit again"
         )
     slurm = provenance.slurm()
-    append_event(directory, "started", host=os.uname().nodename, pid=os.getpid(), slurm=slurm)
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    append_event(directory, "started", host=os.uname().nodename, pid=os.getpid(), gpus=gpus, slurm=slurm)
     with StopRequest() as stop:
         from harness.run import execute
         from harness.training import Interrupted

@@ -47,22 +47,24 @@ def make_plan(configs: list[Config]) -> Plan:
     return plan
 
 
-def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int]:
-    """Device-hours that the plan's runs will take, from records of like runs in `runs` and the bank, and how many
-    of the plan's runs have such records.
+def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int, str]:
+    """Hours that the plan's runs will take by records of like runs in `runs` and the bank; how many of the plan's
+    runs have such records; and whether the hours are GPU-hours or CPU-hours.
 
     A like run has the same method, data set, model and number of epochs; the median of its kind counts.
     """
+    devices = set()
     seconds: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-    for path in [*runs.glob("*/record.json"), *{d.parent for d in plan.teachers}]:
-        for file in [path] if path.name == "record.json" else path.glob("*/record.json"):
+    for folder in {runs, *(teacher.parent for teacher in plan.teachers)}:
+        for file in folder.glob("*/record.json"):
             with contextlib.suppress(DamagedRecord):
                 record = read_record(file.parent)
                 if record is not None and record["status"] == "done":
                     seconds[kind(record["config"])].append(record["cost"]["wall_s"])
+                    devices.add(record["provenance"]["device"])
     todo = [*plan.teachers.values(), *plan.students.values()]
     known = [statistics.median(seconds[kind(config)]) for config in todo if kind(config) in seconds]
-    return sum(known) / 3600, len(known)
+    return sum(known) / 3600, len(known), "CPU-hours" if devices == {"cpu"} else "GPU-hours"
 
 
 def kind(config: Config) -> tuple[Any, ...]:

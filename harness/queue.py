@@ -15,6 +15,7 @@ LIVE = {
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"),
     *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESIZING", "RESV_DEL_HOLD"),
 }
+SAID_BY_SLURM = ("srun: ", "slurmstepd: ")
 MEMORY = re.compile(r"oom[-_ ]kill|out of memory|exceeded memory limit", re.IGNORECASE)
 
 
@@ -57,22 +58,26 @@ def own_job() -> str | None:
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID")
 
 
-def endings(jobs: Iterable[str]) -> dict[str, Ending]:
-    """How jobs that left the queue ended; state UNKNOWN where nobody remembers."""
+def ending(job: str) -> Ending:
+    """How a job that left the queue ended; state UNKNOWN where nobody remembers."""
+    return accounted([job]).get(job) or remembered(job)
+
+
+def accounted(jobs: Iterable[str]) -> dict[str, Ending]:
+    """How jobs ended, of those whose end the accounting knows by now; it lags behind, and some clusters have none."""
     found: dict[str, Ending] = {}
     wanted = sorted(jobs)
-    if shutil.which("sacct"):
-        for start in range(0, len(wanted), 500):
-            few = ",".join(wanted[start : start + 500])
-            try:
-                rows = ask("sacct", "-n", "-P", "-X", "-j", few, "-o", "JobID,State,ExitCode,NodeList")
-            except QueueUnreachable:  # a cluster without accounting
-                break
-            for row in rows.splitlines():
-                job, state, code, node = row.split("|")
-                if state.split()[0] not in LIVE:  # the accounting lags behind
-                    found[job] = Ending(state.split()[0], code, "" if node == "None assigned" else node)
-    return {job: found[job] if job in found else remembered(job) for job in wanted}
+    for start in range(0, len(wanted), 500):
+        few = ",".join(wanted[start : start + 500])
+        try:
+            rows = ask("sacct", "-n", "-P", "-X", "-j", few, "-o", "JobID,State,ExitCode,NodeList")
+        except QueueUnreachable:
+            break
+        for row in rows.splitlines():
+            job, state, code, node = row.split("|")
+            if state.split()[0] not in LIVE:
+                found[job] = Ending(state.split()[0], code, "" if node == "None assigned" else node)
+    return found
 
 
 def remembered(job: str) -> Ending:
@@ -117,7 +122,10 @@ def explain(end: Ending, log: Path | None) -> str:
     text = tail(log) if log and log.exists() else ""
     if end.state == "OUT_OF_MEMORY" or MEMORY.search(text):
         return f"{said}: out of memory; give runs more with hydra.launcher.mem_gb"
-    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
+    lines = [
+        line.strip() for line in text.splitlines() if line.strip() and not line.startswith(SAID_BY_SLURM)
+    ]
+    last = lines[-1] if lines else None
     return f"{said}; its log ends: {last[:300]}" if last else said
 
 

@@ -1,6 +1,7 @@
 """`python -m harness.status [FOLDER] [--watch]`: what every run of a folder is doing.
 
-Read from the run directories, and from squeue where there is one; at any time, also while a sweep runs elsewhere.
+Read from the run directories, and from squeue and sacct where there are any; at any time, also while a sweep runs
+elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import queue
-from harness.claim import is_claimed
+from harness.claim import STALE_S, is_claimed
 from harness.progress import Console, duration
 from harness.record import read_events
 
@@ -62,15 +63,18 @@ def scan(folder: Path) -> list[RunState]:
         unfinished.append((place, status))
         if about := read_json(place / "submission.json"):
             jobs[place] = about
-    live, unreachable = {}, ""
-    wanted = [about["job_id"] for about in jobs.values() if about["job_id"]]
+    live, ended, unreachable = {}, {}, ""
+    wanted = {place: about["job_id"] for place, about in jobs.items() if about["job_id"]}
     if wanted and queue.available():
         try:
-            live = queue.live_jobs(wanted)
+            live = queue.live_jobs(wanted.values())
+            silent = [place for place, status in unfinished if status in (None, "interrupted")]
+            dead = {wanted[place] for place in silent if place in wanted} - live.keys()
+            ended = queue.accounted(dead)
         except queue.QueueUnreachable as error:
             unreachable = str(error)
     for place, status in unfinished:
-        states.append(inspect(place, status, jobs.get(place), live, unreachable))
+        states.append(inspect(place, status, jobs.get(place), live, ended, unreachable))
     return states
 
 
@@ -79,6 +83,7 @@ def inspect(
     status: str | None,
     about: dict[str, Any] | None,
     live: dict[str, tuple[str, str]],
+    ended: dict[str, queue.Ending],
     unreachable: str,
 ) -> RunState:
     """The state of a run that is not done."""
@@ -96,11 +101,13 @@ def inspect(
         state, where = live[job]
         run.state = "running" if state in ("RUNNING", "COMPLETING") else "waiting"
         run.note = "" if run.state == "running" else f"{state.lower()} {where}"
-    elif claim:
+    elif claim and job not in ended and beats(place):
         run.state, run.node = "running", claim["host"]
     elif status is None and (starts or job):
         run.state = "dead"
-        run.note = unreachable or "its job is gone without a record; the sweep's command runs it again"
+        how = f"SLURM says {ended[job].state}" if job in ended else unreachable or "gone without a record"
+        run.node = ended[job].node if job in ended else run.node
+        run.note = f"{how}; the sweep's command runs it again"
     if run.state == "running" and (progress := read_json(place / "progress.json")):
         left = max(0.0, progress["left_s"] - (time.time() - progress["time"]))
         run.progress = f"epoch {progress['epoch']}/{progress['epochs']}, {duration(left)} left"
@@ -108,6 +115,14 @@ def inspect(
         run.note = record["error"]["message"]
         run.log = record["error"].get("log") or run.log
     return run
+
+
+def beats(place: Path) -> bool:
+    """Whether the claim on a run was renewed lately; clocks of file servers may differ by a minute."""
+    try:
+        return time.time() - (place / "claim.json").stat().st_mtime < STALE_S + 60
+    except FileNotFoundError:
+        return False
 
 
 def read_status(place: Path) -> str | None:
@@ -127,20 +142,26 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def table(states: list[RunState], show_done: bool) -> Any:
-    """A rich table of what is not done (or of all), preceded by the counts as its title."""
-    from rich.table import Table
-
+def report(states: list[RunState], show_done: bool) -> str:
+    """Counts, then one aligned line for each run that is not done (or for every run)."""
     counts = Counter(run.state for run in states)
-    title = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    shown = Table(title=f"{len(states)} runs and teachers: {title or 'none'}", title_justify="left")
-    for column in ("run", "state", "progress", "requeued", "job", "node", "note", "log"):
-        shown.add_column(column, overflow="fold")
-    for run in sorted(states, key=lambda run: STATES.index(run.state)):
-        if run.state != "done" or show_done:
-            requeued = str(run.preempted or "")
-            shown.add_row(run.name, run.state, run.progress, requeued, run.job, run.node, run.note, run.log)
-    return shown
+    found = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    title = f"{len(states)} runs and teachers: {found or 'none'}"
+    rows = [
+        (run.name, run.state, run.progress, str(run.preempted or ""), run.job, run.node, run.note, run.log)
+        for run in sorted(states, key=lambda run: STATES.index(run.state))
+        if run.state != "done" or show_done
+    ]
+    if not rows:
+        return title
+    # Plain text: a drawn table of thousands of rows takes seconds.
+    rows.insert(0, ("run", "state", "progress", "requeued", "job", "node", "note", "log"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width).rstrip()
+        for row in rows
+    ]
+    return "\n".join([title, *shown])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -162,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 if options.watch and console.live:
                     console.rich.clear()
-                console.show(table(states, options.all))
+                console.say(report(states, options.all))
             if not options.watch or not any(run.state in ("running", "waiting") for run in states):
                 return 0
             time.sleep(3)

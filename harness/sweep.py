@@ -6,6 +6,7 @@ not submitted again.
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -16,6 +17,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from harness import queue
 from harness.claim import STALE_S, Claim, Claimed, is_claimed
 from harness.cluster import Backend, Local, Slurm
 from harness.config import ConfigError, is_teacher, run_directory, run_hash
@@ -60,25 +62,24 @@ class Sweep:
         self.console.say(describe(self.plan))
         if not self.plan.students:
             return self.report()
-        target = self.hydra_config.hydra.launcher._target_
-        if self.options["detach"] and not target.endswith("SlurmLauncher"):
+        if self.options["detach"] and not self.launcher_is("SlurmLauncher"):
             raise ConfigError("sweep.detach=true needs SLURM: hydra/launcher=submitit_slurm, or a preset")
-        if target.endswith("BasicLauncher"):
+        if self.launcher_is("BasicLauncher"):
             status = self.run_here()
-        elif target.endswith("SlurmLauncher"):
+        elif self.launcher_is("SlurmLauncher"):
             params = OmegaConf.to_container(self.hydra_config.hydra.launcher, resolve=True)
             try:
                 status = self.run_on_slurm(Slurm(params, self.folder))
             except QueueUnreachable as error:
                 raise ConfigError(f"SLURM does not answer: {error}") from error
-        elif target.endswith("submitit_launcher.LocalLauncher"):
+        elif self.launcher_is("submitit_launcher.LocalLauncher"):
             status = self.run_jobs(Local(self.folder, self.options["workers"]))
         else:
             status = self.run_by_plugin()
         self.console.close()
         return self.report() if status is None else status
 
-    # One after the other in this process --------------------------------------------------------------------------
+    # One after the other in this process
 
     def run_here(self) -> int | None:
         """A run that fails is recorded and the next one starts. Like its siblings it returns None where the sweep has
@@ -118,7 +119,7 @@ class Sweep:
         bar.close()
         return None
 
-    # Launchers of other plugins -----------------------------------------------------------------------------------
+    # Launchers of other plugins
 
     def run_by_plugin(self) -> None:
         """Hand the missing runs to Hydra's launcher; students then train the teachers they lack, under claims."""
@@ -130,7 +131,7 @@ class Sweep:
             [job for job, c in pairs if run_directory(c) in self.plan.students], initial_job_idx=0
         )
 
-    # Jobs ---------------------------------------------------------------------------------------------------------
+    # Jobs
 
     def run_on_slurm(self, backend: Slurm) -> int | None:
         if not self.options["detach"]:
@@ -284,7 +285,7 @@ class Sweep:
                     return f"not run: its teacher {directory.name} has {record['status']}"
         return None
 
-    # Report -------------------------------------------------------------------------------------------------------
+    # Report
 
     def print_plan(self) -> None:
         """What would run, without running it."""
@@ -293,20 +294,36 @@ class Sweep:
         for what, runs in (("teacher", plan.teachers), ("student", plan.students)):
             for directory in runs:
                 self.console.say(f"{what}  {directory}")
-        hours, known = estimate_hours(plan, self.folder)
-        todo = len(plan.teachers) + len(plan.students)
-        if known:
-            self.console.say(
-                f"about {hours * todo / known:.2f} device-hours (from records of {known} of {todo} runs' kind)"
-            )
-        elif todo:
-            self.console.say("no estimate of the time: no record of such runs yet")
+        self.console.say(self.estimate())
         arrays = [
-            f"{len(runs)} {what}"
+            f"{len(runs)} {what}{self.arrays(len(runs))}"
             for what, runs in (("teachers", plan.teachers), ("students", plan.students))
             if runs
         ]
         self.console.say(f"arrays: {', then '.join(arrays) or 'none'}")
+
+    def estimate(self) -> str:
+        """How long the device is busy, by the records of runs of the same kind."""
+        hours, known, unit = estimate_hours(self.plan, self.folder)
+        todo = len(self.plan.teachers) + len(self.plan.students)
+        if not todo:
+            return "about 0.00 hours"
+        if not known:
+            return "no estimate of the time: no record of such runs yet"
+        return f"about {hours * todo / known:.2f} {unit} (by records of the kind of {known} of the {todo})"
+
+    def arrays(self, size: int) -> str:
+        """Into how many job arrays so many runs go, where SLURM can say it."""
+        if not self.launcher_is("SlurmLauncher") or not queue.available():
+            return ""
+        try:
+            count = math.ceil(size / queue.largest_array())
+        except QueueUnreachable as error:
+            return f" (SLURM does not answer: {error})"
+        return f" ({count} array{'s' if count > 1 else ''})"
+
+    def launcher_is(self, name: str) -> bool:
+        return self.hydra_config.hydra.launcher._target_.endswith(name)
 
     def report(self) -> int:
         """The table of what is done and the list of what is not; 0 where nothing is missing."""

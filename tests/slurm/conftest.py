@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from slurm.cluster import check_installed
 from slurm.lab import Lab, NotInstalledError
+from tests.heads import Head
 
 
 def _required(service: str) -> bool:
@@ -39,3 +41,81 @@ def timed_lab(slurm_installed: None) -> Iterator[tuple[Lab, float]]:
 def lab(timed_lab: tuple[Lab, float]) -> Lab:
     """One cluster of four nodes for all tests of the session; a test that breaks nodes takes its own."""
     return timed_lab[0]
+
+
+@pytest.fixture(scope="session")
+def busy_lab(slurm_installed: None) -> Iterator[Lab]:
+    """A cluster for sweeps: small arrays, so that every sweep takes several; soon aware of a dead node."""
+    shape = {"nodes": 2, "grace_time": 20, "node_timeout": 3, "max_array_size": 6}
+    with Lab(**shape, settings={"MessageTimeout": "2"}) as running:
+        yield running
+
+
+Start = Callable[..., Head]
+ON_SLURM = (
+    "-m",
+    "hydra/launcher=submitit_slurm",
+    "hydra.launcher.cpus_per_task=2",  # four runs at a time on the two nodes
+    "hydra.launcher.mem_gb=2",
+    "hydra.launcher.timeout_min=20",
+    "hydra.launcher.max_num_timeout=2",
+)
+# SLURM looks at limits every 30 s: the warning comes after 25 to 55 s.
+ONE_MINUTE = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=5")
+
+
+@pytest.fixture(scope="session")
+def start(busy_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start the users' command on the cluster; what still runs at the end of the session is ended."""
+    heads = []
+
+    def start_head(*arguments: str, runs: Path | None = None, **options: object) -> Head:
+        folder = runs or tmp_path_factory.mktemp("runs")
+        head = Head(*ON_SLURM, *arguments, runs=folder, environment=busy_lab.environment, **options)
+        heads.append(head)
+        return head
+
+    yield start_head
+    for head in heads:
+        if head.process.poll() is None:
+            head.process.kill()
+            head.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_a_failure(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Print what the cluster's daemons said when a test on it fails."""
+    yield
+    report = getattr(request.node, "report_of_call", None)
+    if report is not None and report.failed and "busy_lab" in request.fixturenames:
+        print(request.getfixturevalue("busy_lab").log_tails())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.when == "call":
+        item.report_of_call = report
+    return report
+
+
+@pytest.fixture(scope="session")
+def doomed(start: Start) -> Head:
+    """Students that die in every way. Two wait a minute for their time limit: begun early, judged last."""
+    return start(
+        *("method=raises,exits,hogs,sleeps,slow,supervised", "seed=0", "train.epochs=60", "threads=1"),
+        *ONE_MINUTE,
+        "hydra.launcher.max_num_timeout=0",
+        plugin=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def overdue(start: Start) -> Head:
+    """A run longer than its time limit, which it may reach; this too takes minutes of waiting."""
+    return start(
+        *("method=slow", "seed=0", "train.epochs=50", "threads=1"),
+        *ONE_MINUTE,
+        "hydra.launcher.max_num_timeout=3",
+        plugin=True,
+    )

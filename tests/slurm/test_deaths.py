@@ -1,0 +1,103 @@
+"""Every way in which a job can die: the others go on, and the dead one's record says how and where."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slurm.lab import Lab
+from tests.heads import TINY, Head, events, job_of, one, records
+
+pytestmark = pytest.mark.slurm
+Start = Callable[..., Head]
+
+
+def test_teachers_die_and_only_their_students_are_missing(start: Start, busy_lab: Lab) -> None:
+    head = start(
+        *("method=kd", "seed=0", *TINY, "train.epochs=40", "teachers.size=1", "teachers.set=0,1,2,3"),
+        "hydra.launcher.array_parallelism=4",
+    )
+    teachers = [
+        head.until(lambda k=k: list(head.runs.glob(f"teachers/*-set{k}-*/claim.json")), f"teacher {k}")[
+            0
+        ].parent
+        for k in range(4)
+    ]
+    busy_lab.run("scancel", job_of(teachers[0]))
+    os.kill(events(teachers[1])[0]["pid"], signal.SIGKILL)
+    busy_lab.run("scontrol", "requeue", job_of(teachers[2]))
+    assert head.ends() == 1, head.said
+    found = records(head.runs)
+    assert [found[teacher.name]["status"] for teacher in teachers] == ["failed", "failed", "done", "done"]
+    assert found[teachers[0].name]["error"]["slurm_state"] == "CANCELLED"
+    assert "2 of 4 runs done" in head.said
+    assert len(re.findall(r"^missing .* not run: its teacher \S+ has failed$", head.said, re.MULTILINE)) == 2
+    # The same command again tries what failed, and no more.
+    again = start(
+        *("method=kd", "seed=0", *TINY, "train.epochs=40", "teachers.size=1", "teachers.set=0,1,2,3"),
+        runs=head.runs,
+    )
+    assert again.ends() == 0, again.said
+    assert "4 runs: 2 done before, 2 to run, 2 teachers to train first" in again.said
+    assert "4 of 4 runs done" in again.said
+    assert len(events(teachers[3], "started")) == 1
+
+
+def test_a_dead_nodes_runs_go_on_elsewhere(start: Start, busy_lab: Lab) -> None:
+    head = start(
+        "method=supervised", "seed=0,1,2", "train.epochs=100", "train.checkpoint_every=2", "threads=1"
+    )
+
+    def victims() -> list[Path]:
+        runs = [path.parent for path in head.runs.glob("*/checkpoint.pt")]
+        return [run for run in runs if events(run)[-1]["slurm"]["node"] == "n2"]
+
+    try:
+        (victim, *_) = head.until(victims, "a run with a checkpoint on n2")
+        busy_lab.kill_node("n2")
+        assert head.ends() == 0, head.said
+    finally:
+        busy_lab.start_node("n2")
+    assert "3 of 3 runs done" in head.said
+    assert len(events(victim, "started")) == 2
+    assert "resumed at step" in (victim / "run.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("variant", "kind", "state", "reason"),
+    [
+        ("raises", "ArithmeticError", "FAILED", "the sky is falling"),
+        ("exits", "JobDied", "FAILED", "exit 3:0"),
+        ("hogs", "JobDied", "FAILED", "out of memory"),
+        ("sleeps", "JobDied", "TIMEOUT", "TIMEOUT"),
+        ("slow", "TimeLimitReached", "FAILED", "time limit reached 1 times"),
+    ],
+)
+def test_a_dead_student_has_a_record(
+    doomed: Head, busy_lab: Lab, variant: str, kind: str, state: str, reason: str
+) -> None:
+    assert doomed.ends() == 1, doomed.said
+    run = one(doomed.runs, f"*-{variant}-s0-*")
+    record = records(doomed.runs)[run.name]
+    assert record["status"] == "failed"
+    assert record["error"]["type"] == kind
+    assert reason in record["error"]["message"]
+    assert Path(record["error"]["log"]).exists()
+    assert record["provenance"]["slurm"]["node"] in ("n1", "n2")
+    array, task = (record["provenance"]["slurm"][key] for key in ("array_job_id", "array_task_id"))
+    assert f"{array}_{task}" == job_of(run)
+    told = busy_lab.run("sacct", "-X", "-n", "-P", "-j", job_of(run), "-o", "State").strip()
+    assert told == state
+    assert bool(record["error"]["traceback"]) == (variant == "raises")
+    assert re.search(rf"^missing .*-{variant}-s0-.*failed", doomed.said, re.MULTILINE)
+
+
+def test_the_others_are_done_and_in_the_table(doomed: Head) -> None:
+    assert doomed.ends() == 1, doomed.said
+    assert re.search(r"^│ supervised ", doomed.said, re.MULTILINE)
+    assert "1 of 6 runs done" in doomed.said

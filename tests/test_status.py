@@ -1,0 +1,81 @@
+"""`python -m harness.status`: quick on thousands of runs, and right about each."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.claim import Claim
+from harness.record import append_event, failure, write_record
+from harness.status import scan
+from tests.heads import ROOT
+
+
+def finished(directory: Path, status: str = "done") -> None:
+    """A record of about the size of a real one."""
+    record = failure({"padding": ["x" * 20] * 150}, "0" * 12, {"type": "E", "message": "why"}, None)
+    write_record(directory, record | {"status": status})
+
+
+@pytest.mark.slow
+def test_five_thousand_runs_in_two_seconds(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for number in range(5000):
+        directory = runs / f"digits-preresnet_tiny-kd-s{number}-{number:012x}"
+        directory.mkdir(parents=True)
+        record = {"version": 1, "hash": "0", "status": "done", "error": {"message": "why", "log": None}}
+        text = json.dumps(record | {"config": {"padding": "x" * 4000}}, indent=1)
+        if number < 3000:
+            (directory / "record.json").write_text(text)
+            continue
+        (directory / "submission.json").write_text(
+            json.dumps({"job_id": f"77_{number}", "log": "log", "time": 0})
+        )
+        append_event(directory, "started", host="h", pid=1, slurm={"job_id": "1", "node": "n1"})
+        if number < 4000:
+            (directory / "record.json").write_text(text.replace("done", "interrupted"))
+    began = time.monotonic()
+    command = [sys.executable, "-m", "harness.status", str(runs), "--json"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    took = time.monotonic() - began
+    assert len(shown.stdout.splitlines()) == 5000
+    assert took < 2 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), f"{took:.2f} s"
+
+
+def test_every_state(tmp_path: Path) -> None:
+    finished(tmp_path / "a")
+    finished(tmp_path / "b", "failed")
+    finished(tmp_path / "teachers" / "c", "diverged")
+    (tmp_path / "d").mkdir()
+    append_event(tmp_path / "e", "started", host="elsewhere", pid=1, slurm=None)
+    append_event(tmp_path / "f", "started", host="here", pid=1, slurm={"node": "n7"})
+    append_event(tmp_path / "f", "preempted", slurm=None)
+    progress = {"epoch": 3, "epochs": 8, "left_s": 120.0, "time": time.time()}
+    (tmp_path / "f" / "progress.json").write_text(json.dumps(progress))
+    with Claim(tmp_path / "f"):
+        states = {run.name: run for run in scan(tmp_path)}
+    assert {name: run.state for name, run in states.items()} == {
+        "a": "done",
+        "b": "failed",
+        "c": "diverged",
+        "d": "waiting",
+        "e": "dead",
+        "f": "running",
+    }
+    assert states["b"].note == "why"
+    assert "gone without a record" in states["e"].note
+    assert states["f"].progress.startswith("epoch 3/8, ")
+    assert states["f"].preempted == 1
+
+
+def test_a_missing_folder_is_one_clear_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.status", str(tmp_path / "nowhere")]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 2
+    assert shown.stderr == f"error: no folder {tmp_path / 'nowhere'}\n"
