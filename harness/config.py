@@ -162,7 +162,7 @@ DATA = {
 }
 TRAIN = {
     "digits": Train(),
-    "smoke": Train(epochs=2, warmup_epochs=1, steps_per_epoch=10),
+    "smoke": Train(epochs=1, batch_size=32, warmup_epochs=0, steps_per_epoch=20),  # does it run at all
     "short": Train(epochs=30, batch_size=128, lr=0.1, warmup_epochs=2),
     "paper": Train(epochs=200, batch_size=128, lr=0.1, warmup_epochs=5),
     "imagenet": Train(
