@@ -54,9 +54,7 @@ def _names(text: str) -> tuple[str, ...]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     runs = argparse.ArgumentParser(add_help=False)
-    runs.add_argument(
-        "runs", nargs="*", default=["runs"], help="folders of runs, or exported .csv / .parquet files"
-    )
+    runs.add_argument("runs", nargs="*", default=["runs"], help="folders of runs, or exported .csv / .parquet files")
     _selection(runs)
     forms = argparse.ArgumentParser(add_help=False)
     forms.add_argument("--format", choices=("text", "markdown", "latex", "csv", "html"), default="text")
@@ -90,17 +88,11 @@ def parser() -> argparse.ArgumentParser:
     regress.add_argument("--baseline-file", "--baseline", dest="baseline_file", required=True, metavar="FILE")
     regress.add_argument("--reference", help="the frozen variant that new variants are compared with")
     regress.add_argument("--margin", type=_margin, action="append", default=[], metavar="METRIC=LOSS")
-    regress.add_argument(
-        "--speed", type=float, default=0.30, help="tolerated relative loss of images/s (default .30)"
-    )
-    regress.add_argument(
-        "--memory", type=float, default=0.20, help="tolerated relative growth of memory (default .20)"
-    )
+    regress.add_argument("--speed", type=float, default=0.30, help="tolerated relative loss of images/s (default .30)")
+    regress.add_argument("--memory", type=float, default=0.20, help="tolerated relative growth of memory (default .20)")
     regress.add_argument("--no-cost", action="store_true", help="do not judge speed and memory")
     regress.add_argument("--alpha", type=float, help="one-sided error level (default: the baseline's)")
-    compare = commands.add_parser(
-        "compare", help="two variants side by side, down to the images on which they differ"
-    )
+    compare = commands.add_parser("compare", help="two variants side by side, down to the images on which they differ")
     compare.add_argument("variant")
     compare.add_argument("reference")
     compare.add_argument("runs", nargs="*", default=["runs"])
@@ -110,23 +102,17 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("-o", "--output")
     compare.add_argument("--images", type=int, default=15, help="how many images to list")
     simulate = commands.add_parser("simulate", help="measure the error rates of the tests themselves")
-    simulate.add_argument(
-        "--full", action="store_true", help="the committed form (minutes) instead of the fast one"
-    )
+    simulate.add_argument("--full", action="store_true", help="the committed form (minutes) instead of the fast one")
     simulate.add_argument("--jobs", type=int, default=1, help="processes")
     simulate.add_argument("-o", "--output", help="write the table (Markdown) to this file")
     return top
 
 
 def _selection(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--study", metavar="FILE", help="YAML with a block `study:`, instead of what the records declare"
-    )
+    to.add_argument("--study", metavar="FILE", help="YAML with a block `study:`, instead of what the records declare")
     to.add_argument("--where", type=_pairs, action="append", default=[], metavar="KEY=VALUE[,VALUE]",
                     help="only runs whose configuration has this value, e.g. train.epochs=40")  # fmt: skip
-    to.add_argument(
-        "--allow-mixed", type=_names, default=(), metavar="KINDS", help="code,data,recipe,teachers or all"
-    )
+    to.add_argument("--allow-mixed", type=_names, default=(), metavar="KINDS", help="code,data,recipe,teachers or all")
 
 
 def _load(arguments: argparse.Namespace) -> tuple[pd.DataFrame, Study]:
@@ -282,9 +268,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     shown: list[Table] = []
     lines: list[str] = []
     for name, block in blocks_of(frame):
-        columns = (
-            list(arguments.metrics) if arguments.metrics else [m.column for m in present(list(block.columns))]
-        )
+        columns = list(arguments.metrics) if arguments.metrics else [m.column for m in present(list(block.columns))]
         found = compare_family(block, study, pair, [c for c in columns if c in block])
         shown.append(contrast_table(found, f"{name}: {arguments.variant} against {arguments.reference}"))
         lines += [c.words for c in found if c.metric == study.primary]

@@ -41,18 +41,14 @@ def labels(frame: pd.DataFrame, study: Study) -> list[str]:
     for label, method, mine in zip(declared, frame["method"], options, strict=True):
         if label is None:
             changed = [
-                f"{k}={_text(v)}"
-                for k, v in sorted(mine.items())
-                if k in usual[method] and v != usual[method][k]
+                f"{k}={_text(v)}" for k, v in sorted(mine.items()) if k in usual[method] and v != usual[method][k]
             ]
             label = method + (f"[{', '.join(changed)}]" if changed else "")
         result.append(label)
     return result
 
 
-def defaults(
-    frame: pd.DataFrame, options: list[dict[str, Any]], rows: list[int]
-) -> dict[str, dict[str, Any]]:
+def defaults(frame: pd.DataFrame, options: list[dict[str, Any]], rows: list[int]) -> dict[str, dict[str, Any]]:
     """For every method, the default of each option that varies among the given rows."""
     methods = list(frame["method"])
     runs_of = Counter(methods[i] for i in rows)

@@ -85,16 +85,11 @@ def _say(count: int, pairs: int, overall: float, floor: float, alpha: float) -> 
     from analysis.words import p_equals
 
     text = f"Friedman over {count} blocks: {p_equals(overall)}"
-    text += (
-        ", the arms are not all alike."
-        if overall <= alpha
-        else ", no difference among the arms is established."
-    )
+    text += ", the arms are not all alike." if overall <= alpha else ", no difference among the arms is established."
     if floor * pairs > alpha:
         enough = statistics.pairs_for_floor(alpha, pairs)
         text += (
-            f" {count} blocks cannot reach p < {alpha:g} for any of {pairs} pairs (Wilcoxon with Holm); "
-            f"{enough} would."
+            f" {count} blocks cannot reach p < {alpha:g} for any of {pairs} pairs (Wilcoxon with Holm); {enough} would."
         )
     return text
 
@@ -107,9 +102,7 @@ def as_tables(found: Blocks) -> list[Table]:
     ranks = Table("Mean rank over blocks (1 is best)", ["arm", "mean rank"], [], [])
     for arm, rank in found.ranks.items():
         ranks.add([arm, f"{rank:.2f}"])
-    pairs = Table(
-        "Pairwise Wilcoxon, Holm", ["comparison", "wins", "p", "p adj.", "floor adj.", "verdict"], [], []
-    )
+    pairs = Table("Pairwise Wilcoxon, Holm", ["comparison", "wins", "p", "p adj.", "floor adj.", "verdict"], [], [])
     for row in found.pairwise.itertuples():
         pairs.add(
             [f"{row.variant} - {row.reference}", f"{row.wins}/{row.blocks}", probability(row.p),

@@ -175,9 +175,7 @@ def diversity(runs: pd.DataFrame) -> Figure:
     A panel per measure, with train, test and perturbed inputs; a point is a mean over runs, its bar the sd.
     """
     done = runs[runs["status"] == "done"]
-    measures = [
-        name for name in ("pairwise_kl", "disagreement", "ambiguity") if f"teachers_test_{name}" in done
-    ]
+    measures = [name for name in ("pairwise_kl", "disagreement", "ambiguity") if f"teachers_test_{name}" in done]
     if not measures:
         raise AnalysisError("no run has measured diversity (evaluate.diagnostics=true)")
     splits = [s for s in ("train", "test", "perturbed") if f"teachers_{s}_{measures[0]}" in done]
@@ -186,8 +184,7 @@ def diversity(runs: pd.DataFrame) -> Figure:
     with_members = [
         arm
         for arm, part in done.groupby("arm")
-        if f"members_{splits[0]}_{measures[0]}" in part
-        and part[f"members_{splits[0]}_{measures[0]}"].notna().any()
+        if f"members_{splits[0]}_{measures[0]}" in part and part[f"members_{splits[0]}_{measures[0]}"].notna().any()
     ]
     for axes, name in zip(axes_all, measures, strict=True):
         sources = [("teachers", done, "teachers")]

@@ -79,9 +79,7 @@ def in_words(found: list) -> str:
     parts = []
     for c in effects_:
         settled = c.verdict in ("better", "worse")
-        parts.append(
-            f"{c.variant} {verbs[c.verdict].format(m.text(abs(c.difference) if settled else c.difference))}"
-        )
+        parts.append(f"{c.variant} {verbs[c.verdict].format(m.text(abs(c.difference) if settled else c.difference))}")
     together = {
         "better": "together they do more than the two effects add up to",
         "worse": "together they do less than the two effects add up to",

@@ -154,9 +154,7 @@ def pareto(runs: pd.DataFrame, study: Study, column: str | None = None, cost: st
         x, y = mine.mean()
         sd = mine.std(ddof=1).fillna(0)
         style = {**look(i), "linestyle": "none"}
-        axes.errorbar(
-            x, y * m.scale, xerr=sd[cost], yerr=sd[m.column] * m.scale, label=arm, capsize=2, **style
-        )
+        axes.errorbar(x, y * m.scale, xerr=sd[cost], yerr=sd[m.column] * m.scale, label=arm, capsize=2, **style)
         points.append((x, y * m.scale))
     front = _front(points, m.sign)
     if len(front) > 1:
@@ -186,9 +184,7 @@ def everything(runs: pd.DataFrame, study: Study, found: list[Contrast] | None = 
     found = compute(runs, study, [study.primary]) if found is None else found
     primary = [c for c in found if c.metric == study.primary]
     if any(c.n > 1 for c in primary):
-        yield Drawn(
-            "forest", f"Differences in {m.label}", _forest_alt(primary, m), forest(primary, study.primary)
-        )
+        yield Drawn("forest", f"Differences in {m.label}", _forest_alt(primary, m), forest(primary, study.primary))
     blocks = blocks_of(done)
     for name, block in blocks:
         stem, where = (name.replace(" x ", "-") + "-", f" ({name})") if len(blocks) > 1 else ("", "")
@@ -201,9 +197,7 @@ def _of_block(
     m = metrics.metric(study.primary)
     for family in study.families:
         if family.kind == "factorial" and not family.absent(sorted(block["arm"].unique())):
-            cells = ", ".join(
-                f"{arm} {m.text(block.loc[block['arm'] == arm, m.column].mean())}" for arm in family.arms
-            )
+            cells = ", ".join(f"{arm} {m.text(block.loc[block['arm'] == arm, m.column].mean())}" for arm in family.arms)
             yield from _try(
                 f"{stem}interaction-{family.name}",
                 f"{family.names[0]} x {family.names[1]}{where}",
@@ -253,8 +247,7 @@ def _forest_alt(found: list[Contrast], m: metrics.Metric) -> str:
     from analysis.words import difference
 
     parts = [
-        f"{c.variant}{' minus ' + c.reference if c.reference else ''}: {difference(c)}, {c.verdict}"
-        for c in found
+        f"{c.variant}{' minus ' + c.reference if c.reference else ''}: {difference(c)}, {c.verdict}" for c in found
     ]
     return f"Differences in {m.label} with 95 % intervals. " + "; ".join(parts) + "."
 

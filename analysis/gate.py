@@ -49,9 +49,7 @@ def freeze(runs: pd.DataFrame, study: Study, path: str | Path) -> dict[str, Any]
     rows = []
     for row in done.to_dict("records"):
         kept = {name: _plain(row[name]) for name in (*KEEP, *names) if name in row}
-        rows.append(
-            kept | {"recipe": recipe(row["config"], study.factors), "options": _options(row["config"])}
-        )
+        rows.append(kept | {"recipe": recipe(row["config"], study.factors), "options": _options(row["config"])})
     content = {
         "format": FORMAT,
         "frozen": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -79,9 +77,7 @@ def read_baseline(path: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text())
     except FileNotFoundError as error:
-        raise AnalysisError(
-            f"no such baseline file: {path} (write one with `python -m analysis freeze`)"
-        ) from error
+        raise AnalysisError(f"no such baseline file: {path} (write one with `python -m analysis freeze`)") from error
     except json.JSONDecodeError as error:
         raise AnalysisError(f"{path} is not valid JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not content.get("runs"):
@@ -134,14 +130,8 @@ def check(
     sd = float(goodness.std(ddof=1))
     needed = statistics.pairs_needed(sd, room, 2 * alpha, test=test) if room > 0 else None
     missing = max(1, needed - n) if needed else 0
-    more = (
-        f"about {missing} more are needed"
-        if missing
-        else "the estimate lies at or beyond the margin: more runs"
-    )
-    return Check(
-        **names, verdict=UNKNOWN, missing=missing, words=f"{n} paired seeds cannot settle it; {more}"
-    )
+    more = f"about {missing} more are needed" if missing else "the estimate lies at or beyond the margin: more runs"
+    return Check(**names, verdict=UNKNOWN, missing=missing, words=f"{n} paired seeds cannot settle it; {more}")
 
 
 def regress(
@@ -180,18 +170,14 @@ def regress(
         other = other or reference
         seen.add(other)
         if other is None:
-            raise AnalysisError(
-                f"{arm!r} is not in the baseline: name what to compare it with by --reference"
-            )
+            raise AnalysisError(f"{arm!r} is not in the baseline: name what to compare it with by --reference")
         mine, theirs = done[done["arm"] == arm], old[old["arm"] == other]
         if not allow_recipe:
             _same_recipe(mine, theirs, arm)
         joined = theirs.merge(mine, on=PAIR, suffixes=("_old", "_new"))
         for column, margin in chosen.items():
             if f"{column}_old" not in joined:
-                checks.append(
-                    Check(arm, other, column, UNKNOWN, 0, margin=margin, words="not measured on both sides")
-                )
+                checks.append(Check(arm, other, column, UNKNOWN, 0, margin=margin, words="not measured on both sides"))
                 continue
             d = (joined[f"{column}_new"].astype(float) - joined[f"{column}_old"].astype(float)).groupby(
                 [joined["data"], joined["model"], joined["seed"]]
@@ -248,9 +234,7 @@ def _same_recipe(mine: pd.DataFrame, theirs: pd.DataFrame, arm: str) -> None:
             )
 
 
-def _cost(
-    arm: str, other: str, mine: pd.DataFrame, joined: pd.DataFrame, margins: dict[str, float]
-) -> list[Check]:
+def _cost(arm: str, other: str, mine: pd.DataFrame, joined: pd.DataFrame, margins: dict[str, float]) -> list[Check]:
     """Speed and memory as ratios new / old, where both sides ran on the same kind of device and host.
 
     Between hosts, throughput tells more of the machines than of the code, so it is not compared; neither is

@@ -116,18 +116,14 @@ def _teachers(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:
         first = named["teachers"].str.split(",").str[0]
         mixed = _differing("teachers", f"{place}, teacher set {number}", named, first)
         for _, alike in named.groupby("_size"):
-            mixed = mixed or _differing(
-                "teachers", f"{place}, teacher set {number}", alike, alike["teachers"]
-            )
+            mixed = mixed or _differing("teachers", f"{place}, teacher set {number}", alike, alike["teachers"])
         found += mixed
     # Several sets in one cell are a design where they are crossed with seeds; where no seed saw two sets, the
     # sets'
     # effect hides in the seeds'.
     for arm, cell in block.groupby("arm", sort=True):
         if cell["teacher_set"].nunique() > 1 and cell.groupby("seed")["teacher_set"].nunique().max() == 1:
-            found += _differing(
-                "teachers", f"{place}, {arm} (sets not crossed with seeds)", cell, cell["teacher_set"]
-            )
+            found += _differing("teachers", f"{place}, {arm} (sets not crossed with seeds)", cell, cell["teacher_set"])
     return found
 
 

@@ -90,9 +90,7 @@ def compare_images(block: pd.DataFrame, variant: str, reference: str) -> ImageCo
     for side in found:
         for predictions in side:
             if not np.array_equal(predictions.labels, labels):
-                raise AnalysisError(
-                    "the runs were tested on different images: compare per image within one test split"
-                )
+                raise AnalysisError("the runs were tested on different images: compare per image within one test split")
     return ImageComparison(
         variant,
         reference,

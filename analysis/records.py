@@ -103,9 +103,7 @@ def done(frame: pd.DataFrame) -> pd.DataFrame:
 
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
     """The runs that did not, with what they said."""
-    return frame.loc[
-        frame["status"] != "done", ["run", "arm", "teacher_set", "seed", "status", "error", "directory"]
-    ]
+    return frame.loc[frame["status"] != "done", ["run", "arm", "teacher_set", "seed", "status", "error", "directory"]]
 
 
 def export(frame: pd.DataFrame, path: str | Path) -> Path:
@@ -136,9 +134,7 @@ def _read_export(path: Path) -> list[dict[str, Any]]:
         _require_pyarrow()
         frame = pd.read_parquet(path)
     else:
-        raise AnalysisError(
-            f"cannot read {path}: give run folders, or a .csv or .parquet that `export` wrote"
-        )
+        raise AnalysisError(f"cannot read {path}: give run folders, or a .csv or .parquet that `export` wrote")
     missing = {"run", "status", "config"} - set(frame.columns)
     if missing:
         raise AnalysisError(f"{path} is not an exported table of runs: it lacks {', '.join(sorted(missing))}")
@@ -206,10 +202,7 @@ def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
         "data_fingerprint": provenance.get("data"),
         "teachers": ",".join(provenance.get("teachers") or []) or None,
         "method_defaults": provenance.get("method_defaults"),
-        **{
-            name: provenance.get(name)
-            for name in ("device", "host", "command", "started", "ended", "harness")
-        },
+        **{name: provenance.get(name) for name in ("device", "host", "command", "started", "ended", "harness")},
         "torch": (provenance.get("versions") or {}).get("torch"),
         "config": config,
     }

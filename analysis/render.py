@@ -36,9 +36,7 @@ def terminal(table: Table) -> rich.table.Table:
     for j, name in enumerate(table.columns):
         view.add_column(escape(name), justify="left" if j == 0 else "right", overflow="fold")
     for i, row in enumerate(table.rows):
-        view.add_row(
-            *(f"[bold]{escape(c)}[/]" if (i, j) in table.bold else escape(c) for j, c in enumerate(row))
-        )
+        view.add_row(*(f"[bold]{escape(c)}[/]" if (i, j) in table.bold else escape(c) for j, c in enumerate(row)))
     return view
 
 
@@ -75,11 +73,7 @@ def markdown(table: Table) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *(cell(note) + "  " for note in table.notes), ""]
     lines += ["<details><summary>Runs behind each row</summary>", ""]
-    lines += [
-        f"- {cell(row[0])}: {', '.join(runs)}"
-        for row, runs in zip(table.rows, table.runs, strict=True)
-        if runs
-    ]
+    lines += [f"- {cell(row[0])}: {', '.join(runs)}" for row, runs in zip(table.rows, table.runs, strict=True) if runs]
     return "\n".join([*lines, "", "</details>", ""])
 
 
@@ -90,9 +84,7 @@ def latex(table: Table) -> str:
         return "".join(_LATEX.get(character, character) for character in text)
 
     lines = [r"% needs \usepackage{booktabs}"]
-    lines += [
-        f"% {row[0]}: runs {' '.join(runs)}" for row, runs in zip(table.rows, table.runs, strict=True) if runs
-    ]
+    lines += [f"% {row[0]}: runs {' '.join(runs)}" for row, runs in zip(table.rows, table.runs, strict=True) if runs]
     lines += [
         r"\begin{table}",
         r"\centering",
@@ -121,17 +113,14 @@ def as_csv(tables: list[Table]) -> str:
             writer.writerows([[]] if previous else [])
             writer.writerow(header)
             previous = header
-        writer.writerows(
-            [table.title, *row, " ".join(runs)] for row, runs in zip(table.rows, table.runs, strict=True)
-        )
+        writer.writerows([table.title, *row, " ".join(runs)] for row, runs in zip(table.rows, table.runs, strict=True))
     return out.getvalue()
 
 
 def as_html(table: Table, identity: str = "") -> str:
     """A sortable table in a region that scrolls by itself; headers are buttons, the runs a disclosure."""
     head = "".join(
-        f'<th scope="col"><button type="button">{html.escape(name)}'
-        '<span aria-hidden="true"></span></button></th>'
+        f'<th scope="col"><button type="button">{html.escape(name)}<span aria-hidden="true"></span></button></th>'
         for name in table.columns
     )
     body = []

@@ -47,9 +47,7 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
         limits=view.limits + view.missing,
         tables=[render.as_html(table, f"table-{i}") for i, table in enumerate(view.tables)],
         contrasts=[
-            render.as_html(
-                tables.contrast_table([c for c in view.found if c.family == name], f"Family: {name}")
-            )
+            render.as_html(tables.contrast_table([c for c in view.found if c.family == name], f"Family: {name}"))
             for name in dict.fromkeys(c.family for c in view.found)
         ],
         figures=[
@@ -82,13 +80,9 @@ def _failures(runs: pd.DataFrame) -> str | None:
     failed = failures(runs)
     if failed.empty:
         return None
-    table = tables.Table(
-        "Runs that did not end well", ["run", "arm", "set", "seed", "status", "error"], [], []
-    )
+    table = tables.Table("Runs that did not end well", ["run", "arm", "set", "seed", "status", "error"], [], [])
     for row in failed.itertuples():
-        table.add(
-            [row.run, row.arm, str(row.teacher_set), str(row.seed), row.status, row.error or ""], [row.run]
-        )
+        table.add([row.run, row.arm, str(row.teacher_set), str(row.seed), row.status, row.error or ""], [row.run])
     return render.as_html(table)
 
 
@@ -110,17 +104,13 @@ def provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
     for label, column in wanted.items():
         counts = Counter(str(value) for value in runs[column].dropna()) if column in runs else Counter()
         if counts:
-            shown = [
-                f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in sorted(counts.items())
-            ]
+            shown = [f"{value} ({n} runs)" if len(counts) > 1 else value for value, n in sorted(counts.items())]
             lines.append((label, ", ".join(shown[:12]) + (" ..." if len(shown) > 12 else "")))
     times = runs["started"].dropna(), runs["ended"].dropna()
     if len(times[0]) and len(times[1]):
         lines.append(("run between", f"{min(times[0])} and {max(times[1])}"))
     if "device_s" in runs:
-        lines.append(
-            ("device time", f"{runs['device_s'].sum() / 3600:.3f} hours over all runs, teachers not counted")
-        )
+        lines.append(("device time", f"{runs['device_s'].sum() / 3600:.3f} hours over all runs, teachers not counted"))
     return lines
 
 

@@ -31,9 +31,7 @@ def _interval(mean: float, draws: NDArray, confidence: float) -> Interval:
     return Interval(float(mean), float(low), float(high))
 
 
-def hierarchical(
-    groups: Sequence[ArrayLike], confidence: float = 0.95, draws: int = DRAWS, seed: int = 0
-) -> Interval:
+def hierarchical(groups: Sequence[ArrayLike], confidence: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Interval:
     """Resample teacher sets, then seeds within each drawn set; the statistic is the mean of their means.
 
     groups: one array of paired differences per teacher set, of any lengths >= 1.
@@ -46,10 +44,7 @@ def hierarchical(
     generator = np.random.default_rng(seed)
     # Resampled means of every set in turn, one independent row for each place in which the set can be drawn.
     means = np.stack(
-        [
-            group[generator.integers(0, len(group), (draws, len(arrays), len(group)))].mean(-1)
-            for group in arrays
-        ]
+        [group[generator.integers(0, len(group), (draws, len(arrays), len(group)))].mean(-1) for group in arrays]
     )  # [sets, draws, places]
     chosen = generator.integers(0, len(arrays), (draws, len(arrays)))
     drawn = np.take_along_axis(means, chosen[None], 0)[0]

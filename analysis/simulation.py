@@ -194,10 +194,7 @@ def hierarchical_coverage(sets: int, seeds: int, repeats: int, spread: float, se
 def _row(n: int, repeats: int, covered: int) -> dict[str, list[float]]:
     """All columns of one n."""
     return {
-        **{
-            f"error, {test}, {k}": [family_error(s, n, repeats, k, test) for s in SCENARIOS]
-            for test, k in ERRORS
-        },
+        **{f"error, {test}, {k}": [family_error(s, n, repeats, k, test) for s in SCENARIOS] for test, k in ERRORS},
         "power": [found(e, n, repeats, k, test) for k in (1, FAMILY) for e in (1, 2, 3) for test in TESTS],
         "equivalence": [false_equivalence(n, repeats)],
         "coverage": [

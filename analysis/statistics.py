@@ -24,9 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
 Alternative = Literal["two-sided", "greater", "less"]
-EXACT_UP_TO = (
-    32  # sign flips are counted exactly up to this n (2**31 patterns in two halves of 2**16), then sampled
-)
+EXACT_UP_TO = 32  # sign flips are counted exactly up to this n (2**31 patterns in two halves of 2**16), then sampled
 SAMPLED_FLIPS = 100_000
 SKEW_CAP = 1.5  # see skew_guarded_t
 _FLAT = 1e-12  # a spread below this share of the largest difference is rounding, not variation
@@ -122,9 +120,7 @@ def _flip_one(d: NDArray, alternative: Alternative) -> float:
     if n > EXACT_UP_TO:
         signs = np.random.default_rng(n).integers(0, 2, (SAMPLED_FLIPS, n), dtype=np.int8) * 2 - 1
         sums = signs @ d
-        reached = (
-            np.abs(sums) >= abs(observed) - slack if alternative == "two-sided" else sums >= observed - slack
-        )
+        reached = np.abs(sums) >= abs(observed) - slack if alternative == "two-sided" else sums >= observed - slack
         return float((reached.sum() + 1) / (SAMPLED_FLIPS + 1))
     # Meet in the middle: every pattern is a sum from either half, so counting needs one sorted half only.
     left, right = _half_sums(d[: n // 2]), np.sort(_half_sums(d[n // 2 :]))
@@ -150,9 +146,7 @@ def signed_rank(d: ArrayLike) -> NDArray:
     rows = []
     for row in d.reshape(-1, d.shape[-1]):
         kept = row[row != 0]
-        rows.append(
-            1.0 if len(kept) == 0 else _flip_one(np.sign(kept) * stats.rankdata(np.abs(kept)), "two-sided")
-        )
+        rows.append(1.0 if len(kept) == 0 else _flip_one(np.sign(kept) * stats.rankdata(np.abs(kept)), "two-sided"))
     return np.array(rows).reshape(d.shape[:-1])
 
 

@@ -55,9 +55,7 @@ class Family:
 
     name: str
     kind: str  # one of KINDS
-    arms: tuple[
-        str, ...
-    ] = ()  # ladder: its steps; against: the variants (empty: all); factorial: its four cells
+    arms: tuple[str, ...] = ()  # ladder: its steps; against: the variants (empty: all); factorial: its four cells
     reference: str | None = None  # against: the baseline
     pairs: tuple[tuple[str, str], ...] = ()
     names: tuple[str, str] = ("weight averaging", "perturbation")  # factorial: the two factors
@@ -106,9 +104,7 @@ class Study:
         baseline = self.baseline
         if baseline is None and present:
             baseline = next((arm for arm in ("ensemble_kd", "kd") if arm in present), present[0])
-        return replace(
-            self, baseline=baseline, families=self.families or _default_families(baseline, present)
-        )
+        return replace(self, baseline=baseline, families=self.families or _default_families(baseline, present))
 
 
 def parse(block: Any, source: str) -> Study:
@@ -133,9 +129,7 @@ def parse(block: Any, source: str) -> Study:
     }
     unknown = set(block) - known
     if unknown:
-        raise fail(
-            f"unknown keys {', '.join(sorted(map(str, unknown)))}; known are {', '.join(sorted(known))}"
-        )
+        raise fail(f"unknown keys {', '.join(sorted(map(str, unknown)))}; known are {', '.join(sorted(known))}")
     alpha, test = block.get("alpha", 0.05), block.get("test", "guarded")
     if not isinstance(alpha, int | float) or not 0 < alpha < 1:
         raise fail(f"alpha must lie between 0 and 1, not {alpha!r}")
@@ -234,8 +228,7 @@ def study_of(frame: pd.DataFrame) -> Study:
         return Study()
     if len(blocks) > 1:
         names = "; ".join(
-            str(b.get("question") or b.get("name") or "?") if isinstance(b, dict) else str(b)
-            for b in blocks.values()
+            str(b.get("question") or b.get("name") or "?") if isinstance(b, dict) else str(b) for b in blocks.values()
         )
         raise AnalysisError(
             f"the records declare {len(blocks)} different studies ({names}): choose one with --study FILE"

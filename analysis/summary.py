@@ -48,9 +48,7 @@ def summarise(runs: pd.DataFrame, study: Study, columns: tuple[str, ...] | None 
     for family in study.families:
         mine = [c for c in primary if c.family == family.name]
         if mine and family.kind != "against":
-            shown.append(
-                tables.contrast_table(mine, f"{family.name} ({metrics.metric(study.primary).label})")
-            )
+            shown.append(tables.contrast_table(mine, f"{family.name} ({metrics.metric(study.primary).label})"))
         if mine and family.kind == "factorial":
             shown += cell_tables(cell_means(runs, study), family.name, mine)
     shown += tables.switches(runs, study)
@@ -62,9 +60,7 @@ def summarise(runs: pd.DataFrame, study: Study, columns: tuple[str, ...] | None 
             for key in dict.fromkeys((c.data, c.model) for c in primary if c.family == family.name):
                 mine = [c for c in primary if c.family == family.name and (c.data, c.model) == key]
                 factorials.append(f"[{family.name}] {place(mine[0], primary)}{in_words(mine)}")
-    return Summary(
-        shown, verdicts, factorials, words.limits(primary) + declared(study), missing(runs, study), found
-    )
+    return Summary(shown, verdicts, factorials, words.limits(primary) + declared(study), missing(runs, study), found)
 
 
 def place(c: Contrast, among: list[Contrast]) -> str:
@@ -83,9 +79,7 @@ def cell_tables(cells: pd.DataFrame, family: str, mine: list[Contrast]) -> list[
         )
         runs = sorted({run for c in mine if (c.data, c.model) == (data, model) for run in c.runs})
         for _, row in part.iterrows():
-            table.add(
-                [row["level"], m.text(row[f"no {a}"]), m.text(row[a]), m.text(row["effect"], True)], runs
-            )
+            table.add([row["level"], m.text(row[f"no {a}"]), m.text(row[a]), m.text(row["effect"], True)], runs)
         table.notes.append(in_words([c for c in mine if (c.data, c.model) == (data, model)]))
         result.append(table)
     return result
@@ -95,8 +89,7 @@ def declared(study: Study) -> list[str]:
     """How far the design was fixed before the runs."""
     if study.source == "records" and all(family.declared for family in study.families):
         return [
-            "Families, primary metric and margins were declared before the runs; tests at family-wise "
-            f"{study.alpha:g}."
+            f"Families, primary metric and margins were declared before the runs; tests at family-wise {study.alpha:g}."
         ]
     if study.source in ("records", "nowhere"):
         return ["No families were declared before the runs: every verdict is exploratory."]
@@ -108,9 +101,7 @@ def missing(runs: pd.DataFrame, study: Study) -> list[str]:
     lines = []
     failed = failures(runs)
     if len(failed):
-        names = "; ".join(
-            f"{r.run} ({r.arm}, seed {r.seed}): {r.status}" for r in failed.head(5).itertuples()
-        )
+        names = "; ".join(f"{r.run} ({r.arm}, seed {r.seed}): {r.status}" for r in failed.head(5).itertuples())
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
         lines.append(f"{len(failed)} runs did not end well and are in no mean: {names}{more}.")
     if runs.attrs.get("unfinished"):

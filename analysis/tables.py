@@ -55,17 +55,13 @@ def mean_sd(values: np.ndarray, m: metrics.Metric) -> str:
 
 def blocks_of(runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(`digits x preresnet_tiny`, its runs) for every data set x network."""
-    return [
-        (f"{data} x {model}", block) for (data, model), block in runs.groupby(["data", "model"], sort=True)
-    ]
+    return [(f"{data} x {model}", block) for (data, model), block in runs.groupby(["data", "model"], sort=True)]
 
 
 def order_of(arms: list[str], study: Study) -> list[str]:
     """Arms as the study names them, then the five variants in the ladder's order, then by name."""
     named = [
-        arm
-        for family in study.families
-        for arm in (*([family.reference] if family.reference else []), *family.arms)
+        arm for family in study.families for arm in (*([family.reference] if family.reference else []), *family.arms)
     ]
     usual = ["kd", "ensemble_kd", "weight_averaging", "perturbation", "combined"]
     rank = {arm: i for i, arm in reversed(list(enumerate([*usual, *named])))}
@@ -96,9 +92,7 @@ def ablation(
     return result
 
 
-def _ablation(
-    name: str, block: pd.DataFrame, study: Study, found: list[Contrast] | None, columns: list[str]
-) -> Table:
+def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast] | None, columns: list[str]) -> Table:
     done = block[block["status"] == "done"]
     study = study.complete(sorted(done["arm"].unique()))
     chosen = [metrics.metric(column) for column in columns]
@@ -116,26 +110,17 @@ def _ablation(
     for j, m in enumerate(chosen):
         _mark_best(table, done, arms, m, first, j + 2, study)
     table.notes.append(
-        f"Bold: best mean. {ALIKE}: not distinguishable from the best (exploratory). n: runs; paired "
-        "tests use seeds."
+        f"Bold: best mean. {ALIKE}: not distinguishable from the best (exploratory). n: runs; paired tests use seeds."
     )
     if found is None:
         return table
-    kind = (
-        "Holm over the family"
-        if any(c.role == "primary" for c in found)
-        else "Holm over the family, exploratory"
-    )
-    table.notes.append(
-        f"Difference and verdict: {primary.label} against {study.baseline}, paired; p: {kind}."
-    )
+    kind = "Holm over the family" if any(c.role == "primary" for c in found) else "Holm over the family, exploratory"
+    table.notes.append(f"Difference and verdict: {primary.label} against {study.baseline}, paired; p: {kind}.")
     sets = sorted(done["teacher_set"].unique())
     if len(sets) == 1:
         table.notes.append(f"Conditional on teacher set {sets[0]}.")
     if (done["mixed"] != "").any():
-        table.notes.append(
-            f"* mixes, on request: {', '.join(sorted(set(','.join(done['mixed']).split(',')) - {''}))}."
-        )
+        table.notes.append(f"* mixes, on request: {', '.join(sorted(set(','.join(done['mixed']).split(',')) - {''}))}.")
     return table
 
 
@@ -156,9 +141,7 @@ def _references(table: Table, done: pd.DataFrame, chosen: list[metrics.Metric]) 
         if not any(name in done for name in names):
             continue
         sets = done.drop_duplicates("teacher_set")
-        cells = [
-            mean_sd(sets[name], m) if name in sets else "-" for name, m in zip(names, chosen, strict=True)
-        ]
+        cells = [mean_sd(sets[name], m) if name in sets else "-" for name, m in zip(names, chosen, strict=True)]
         blank = [""] * (len(table.columns) - 2 - len(cells))
         table.add([label, str(len(sets)), *cells, *blank], tuple(sets["run"]))
 
@@ -222,12 +205,8 @@ def costs(runs: pd.DataFrame, study: Study) -> list[Table]:
             "flops": ("MFLOPs deployed", 1e-6, "{:,.2f}"),
         }
         wanted = {key: value for key, value in wanted.items() if key in block and block[key].notna().any()}
-        table = Table(
-            f"{name}: cost", ["arm", "n", *(w[0] for w in wanted.values()), "time / baseline"], [], []
-        )
-        base = (
-            block.loc[block["arm"] == whole.baseline, "device_s"].mean() if "device_s" in block else math.nan
-        )
+        table = Table(f"{name}: cost", ["arm", "n", *(w[0] for w in wanted.values()), "time / baseline"], [], [])
+        base = block.loc[block["arm"] == whole.baseline, "device_s"].mean() if "device_s" in block else math.nan
         for arm in order_of(list(block["arm"].unique()), whole):
             mine = block[block["arm"] == arm]
             cells = []
@@ -239,9 +218,7 @@ def costs(runs: pd.DataFrame, study: Study) -> list[Table]:
                 [arm, str(len(mine)), *cells, "-" if math.isnan(ratio) else f"{ratio:.2f}"],
                 tuple(mine["run"]),
             )
-        table.notes.append(
-            f"Means over runs. Device: {', '.join(devices) or 'unknown'}; teachers are not counted."
-        )
+        table.notes.append(f"Means over runs. Device: {', '.join(devices) or 'unknown'}; teachers are not counted.")
         if len(devices) > 1:
             table.notes.append("Runs come from several devices: times and rates are not comparable.")
         tables.append(table)
@@ -332,7 +309,5 @@ def switches(runs: pd.DataFrame, study: Study) -> list[Table]:
                 "switches", "pairs", pairs=tuple((arm, arm.split("[")[0]) for arm in changed), declared=False
             )
             found = compare_family(block, study, family, [study.primary])
-            tables.append(
-                contrast_table(found, f"{name}: one switch at a time, {metrics.metric(study.primary).label}")
-            )
+            tables.append(contrast_table(found, f"{name}: one switch at a time, {metrics.metric(study.primary).label}"))
     return tables

@@ -97,9 +97,7 @@ def _limits(c: Contrast) -> str:
         ties = sum(value == 0 for value in c.by_seed)
         tied = f" with {ties} tied" if ties else ""
         family = f" in a family of {c.family_size}" if c.family_size > 1 else ""
-        text = (
-            f"n = {c.n}{tied} cannot reach p < {level} with this test{family}; {ties + enough} seeds would."
-        )
+        text = f"n = {c.n}{tied} cannot reach p < {level} with this test{family}; {ties + enough} seeds would."
         if c.p_t * c.family_size <= c.alpha:
             text += f" (The paired t alone gives {p_equals(c.p_t)}, which rests on normal differences.)"
         return text

@@ -74,9 +74,7 @@ def plain(composed: DictConfig) -> dict:
 
 def raise_group(name: str) -> None:
     members = ", ".join(methods.groups()[name])
-    raise ConfigError(
-        f"method={name} is a group of variants: sweep over it with -m, or choose one of {members}"
-    )
+    raise ConfigError(f"method={name} is a group of variants: sweep over it with -m, or choose one of {members}")
 
 
 def first_run(arguments: list[str]) -> list[str]:

@@ -187,8 +187,7 @@ def method_options(name: str) -> type:
     cls = methods.load(name)
     types = get_type_hints(cls)
     options = [
-        (f.name, types[f.name], field(default=f.default, default_factory=f.default_factory))
-        for f in fields(cls)
+        (f.name, types[f.name], field(default=f.default, default_factory=f.default_factory)) for f in fields(cls)
     ]
     return make_dataclass(f"{cls.__name__}Options", [("name", str, field(default=name)), *options])
 
@@ -259,9 +258,14 @@ def validate(config: dict[str, Any]) -> None:
         require(chosen is None or chosen >= 1, f"data.{name} must be at least 1, not {chosen}")
     for name in config["evaluate"]["ood"] or ():
         check_name("data", name)
-        require(name not in ("folder", config["data"]["name"]), f"evaluate.ood={name} is no other data set that goes by its name")
+        require(
+            name not in ("folder", config["data"]["name"]),
+            f"evaluate.ood={name} is no other data set that goes by its name",
+        )
     require(config["data"]["padding"] >= 0, f"data.padding must not be negative, not {config['data']['padding']}")
-    require(config["data"]["name"] != "folder" or config["data"]["root"] is not None, "data=folder needs data.root=FOLDER")
+    require(
+        config["data"]["name"] != "folder" or config["data"]["root"] is not None, "data=folder needs data.root=FOLDER"
+    )
     require(teachers["size"] >= 1, f"teachers.size must be at least 1, not {teachers['size']}")
     require(teachers["set"] >= 0, f"teachers.set must not be negative, not {teachers['set']}")
     unknown = sorted(set(teachers["train"]) - {f.name for f in fields(Train)})
@@ -269,8 +273,10 @@ def validate(config: dict[str, Any]) -> None:
     validate_recipe(config["train"], "train")
     if teachers["train"]:
         validate_recipe({**config["train"], **teachers["train"]}, "teachers.train")
-    require(method.minimum_teachers() <= teachers["size"],
-        f"method={config['method']['name']} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}")
+    require(
+        method.minimum_teachers() <= teachers["size"],
+        f"method={config['method']['name']} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}",
+    )
     check_name("model", config["model"])
     if teachers["model"]:
         check_name("model", teachers["model"])
@@ -286,7 +292,10 @@ def validate_recipe(train: dict[str, Any], prefix: str) -> None:
     for name, known in CHOICES.items():
         require(train[name] in known, f"{prefix}.{name} is one of {', '.join(known)}, not {train[name]!r}")
     warmup, epochs = train["warmup_epochs"], train["epochs"]
-    require(0 <= warmup < epochs or epochs == 1, f"{prefix}.warmup_epochs={warmup} leaves nothing of {prefix}.epochs={epochs}")
+    require(
+        0 <= warmup < epochs or epochs == 1,
+        f"{prefix}.warmup_epochs={warmup} leaves nothing of {prefix}.epochs={epochs}",
+    )
     size, parts = train["batch_size"], train["accumulate"]
     require(size % parts == 0, f"{prefix}.batch_size={size} does not divide into {prefix}.accumulate={parts} parts")
 

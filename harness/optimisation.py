@@ -18,18 +18,14 @@ SCHEDULES = {
 }
 
 
-def learning_rate(
-    step: int, peak: float, warmup_steps: int, total_steps: int, schedule: str = "cosine"
-) -> float:
+def learning_rate(step: int, peak: float, warmup_steps: int, total_steps: int, schedule: str = "cosine") -> float:
     """Linear from 0 at step 0 to `peak` at the end of the warm-up, then a schedule up to `total_steps`."""
     if step < warmup_steps:
         return peak * step / warmup_steps
     return peak * SCHEDULES[schedule]((step - warmup_steps) / max(1, total_steps - warmup_steps))
 
 
-def build_optimiser(
-    groups: list[dict[str, Any]], kind: str, momentum: float, nesterov: bool
-) -> torch.optim.Optimizer:
+def build_optimiser(groups: list[dict[str, Any]], kind: str, momentum: float, nesterov: bool) -> torch.optim.Optimizer:
     """SGD or AdamW over a method's parameter groups.
 
     SGD's weight decay enters before momentum, as an L2 term of the loss would; AdamW's is decoupled, and its first

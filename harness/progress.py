@@ -24,9 +24,7 @@ class Console:
         self.rich = RichConsole(file=stream or sys.stdout, highlight=False)
         self.live = self.rich.is_terminal
         if not self.live:
-            self.rich.width = (
-                LOG_WIDTH  # a log file has no width of its own; tables must not be squeezed into 80
-            )
+            self.rich.width = LOG_WIDTH  # a log file has no width of its own; tables must not be squeezed into 80
         self._bars: Any = None
 
     def say(self, text: str) -> None:

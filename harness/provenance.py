@@ -35,9 +35,7 @@ def revision() -> dict[str, Any]:
     try:
         head = git("rev-parse", "HEAD").decode().strip()
         changes = git("diff", "HEAD", "--", "*.py", "*.yaml")
-        untracked = git("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py", "*.yaml").split(
-            b"\0"
-        )
+        untracked = git("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py", "*.yaml").split(b"\0")
     except (FileNotFoundError, subprocess.CalledProcessError):
         return {"revision": None, "dirty": False, "diff_hash": None}
     for name in filter(None, untracked):

@@ -97,7 +97,9 @@ def make_writable(directory: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"cannot write to {directory}: {error.strerror}; choose another folder with runs=FOLDER") from error
+        raise ConfigError(
+            f"cannot write to {directory}: {error.strerror}; choose another folder with runs=FOLDER"
+        ) from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -197,7 +199,9 @@ class Run:
         check_fit({**config["train"], **config["teachers"]["train"]}, self.data)
         network = self.build_network(config["model"], config["seed"])
         try:
-            self.method.student(network, max(1, config["teachers"]["size"]), streams.generator(config["seed"], "factors"))
+            self.method.student(
+                network, max(1, config["teachers"]["size"]), streams.generator(config["seed"], "factors")
+            )
         except ValueError as error:
             raise ConfigError(f"model={config['model']}: {error}") from error
         return network

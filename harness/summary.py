@@ -76,9 +76,7 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
     for metric in METRICS:
         choose = max if metric in HIGHER_IS_BETTER else min
         best[metric] = choose(means[label, metric] for label in groups)
-    costs = {
-        label: statistics.median(r["cost"]["device_s"] for r in group) for label, group in groups.items()
-    }
+    costs = {label: statistics.median(r["cost"]["device_s"] for r in group) for label, group in groups.items()}
     reference = costs.get(COST_REFERENCE)
 
     table = Table(title="test data: mean ± sd over runs (best in bold)", title_justify="left")

@@ -199,9 +199,7 @@ class Lab:
     def _check_folder(self) -> None:
         """Refuse to take over a folder that is not ours to empty."""
         if len(str(self.folder)) > 80 or any(c.isspace() for c in str(self.folder)):
-            raise LabError(
-                f"{self.folder}: give a path of at most 80 characters and no blanks (it holds sockets)"
-            )
+            raise LabError(f"{self.folder}: give a path of at most 80 characters and no blanks (it holds sockets)")
         if not self.folder.exists():
             self.folder.mkdir(parents=True)
         if not self.folder.is_dir() or self.folder.stat().st_uid != os.getuid():
@@ -302,9 +300,7 @@ class Lab:
 
     def _check_node(self, name: str) -> None:
         if name not in self.node_names():
-            raise LabError(
-                f"no node {name} in {self.folder} (nodes: {', '.join(self.node_names()) or 'none'})"
-            )
+            raise LabError(f"no node {name} in {self.folder} (nodes: {', '.join(self.node_names()) or 'none'})")
 
     def _ours(self, pid: int) -> bool:
         """Whether the process lives and belongs to this lab: a pid file may outlive its process."""

@@ -83,9 +83,7 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         command.set_defaults(function=function)
         where = f"the lab's folder (default: {DEFAULT_FOLDER})"
-        command.add_argument(
-            "folder", nargs="?", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help=where
-        )
+        command.add_argument("folder", nargs="?", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help=where)
         if function is start_command:
             _add_shape(command)
     return top

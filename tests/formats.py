@@ -56,9 +56,7 @@ def trust(monkeypatch: pytest.MonkeyPatch, reader: type, folder: Path) -> None:
     monkeypatch.setattr(reader, "meta", {**reader.meta, "md5": md5(folder / reader.meta["filename"])})
 
 
-def write_cifar(
-    root: Path, name: str, monkeypatch: pytest.MonkeyPatch, train: int = 200, test: int = 100
-) -> Path:
+def write_cifar(root: Path, name: str, monkeypatch: pytest.MonkeyPatch, train: int = 200, test: int = 100) -> Path:
     """The tar file of CIFAR-10 (five batches of pickles) or CIFAR-100 (one); returns its path."""
     reader, classes = cifar.READERS[name], cifar.CLASSES[name]
     key = "labels" if name == "cifar10" else "fine_labels"
@@ -103,9 +101,7 @@ def write_fashion_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, train: int 
     monkeypatch.setattr(fashion_mnist, "archives", lambda: listed)
 
 
-def write_svhn(
-    root: Path, monkeypatch: pytest.MonkeyPatch, train: int = 60, test: int = 30, classes: int = 10
-) -> None:
+def write_svhn(root: Path, monkeypatch: pytest.MonkeyPatch, train: int = 60, test: int = 30, classes: int = 10) -> None:
     """The two .mat files: X [32, 32, 3, N], y [N, 1] with 10 for the digit 0."""
     root.mkdir(parents=True, exist_ok=True)
     listed = dict(svhn.SVHN.split_list)
@@ -137,9 +133,7 @@ def write_tiny_imagenet(root: Path, classes: int = 4, train: int = 6, test: int 
     for label, wnid in enumerate(wnids):
         place = folder / "train" / wnid
         (place / "images").mkdir(parents=True)
-        (place / f"{wnid}_boxes.txt").write_text(
-            "".join(f"{wnid}_{k}.JPEG\t0\t0\t63\t63\n" for k in range(train))
-        )
+        (place / f"{wnid}_boxes.txt").write_text("".join(f"{wnid}_{k}.JPEG\t0\t0\t63\t63\n" for k in range(train)))
         for k, image in enumerate(pixels(train, 64, seed=label)):
             (place / "images" / f"{wnid}_{k}.JPEG").write_bytes(jpeg(image))
     lines = []

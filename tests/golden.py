@@ -59,9 +59,7 @@ def read() -> dict[str, list[float]]:
 
 def difference(method: str, stored: list[float], now: list[float]) -> str:
     """What changed, a line a step; empty where nothing did."""
-    if len(stored) == len(now) and all(
-        abs(a - b) <= TOLERANCE * abs(a) for a, b in zip(stored, now, strict=True)
-    ):
+    if len(stored) == len(now) and all(abs(a - b) <= TOLERANCE * abs(a) for a, b in zip(stored, now, strict=True)):
         return ""
     version = json.loads(PATH.read_text())["torch"]
     lines = [f"{method}: losses differ (stored with torch {version}, now {torch.__version__})"]

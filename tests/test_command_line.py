@@ -48,9 +48,7 @@ def test_bad_input_is_one_line(arguments, tmp_path, monkeypatch, capsys):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize(
-    "arguments", ["-m method=all seed=0,1 --cfg job", "method=all --cfg job", "--cfg job"]
-)
+@pytest.mark.parametrize("arguments", ["-m method=all seed=0,1 --cfg job", "method=all --cfg job", "--cfg job"])
 def test_the_configuration_can_be_shown(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(arguments.split()) == 0

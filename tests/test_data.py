@@ -155,9 +155,7 @@ def test_a_truncated_archive_is_named_and_not_unpacked(tmp_path, monkeypatch):
     whole = archive.read_bytes()
     archive.write_bytes(whole[: len(whole) // 2])
     assert f"{archive} is damaged: md5" in fails("cifar10", tmp_path)
-    monkeypatch.setattr(
-        cifar.CIFAR10, "tgz_md5", formats.md5(archive)
-    )  # the checksum right, the archive not whole
+    monkeypatch.setattr(cifar.CIFAR10, "tgz_md5", formats.md5(archive))  # the checksum right, the archive not whole
     assert f"{archive} cannot be unpacked" in fails("cifar10", tmp_path)
     assert not (tmp_path / cifar.CIFAR10.base_folder).exists()
     assert not list(tmp_path.glob(".unpacking*"))
@@ -190,9 +188,7 @@ def test_damaged_mat_and_idx_files_are_named(tmp_path, write, monkeypatch):
 
 def test_labels_out_of_range_and_missing_classes(tmp_path, monkeypatch):
     formats.write_svhn(tmp_path, monkeypatch, classes=12)
-    assert "the train split of svhn has labels from 0 to 11, not from 0 to 9" in fails(
-        "svhn", tmp_path, validation=20
-    )
+    assert "the train split of svhn has labels from 0 to 11, not from 0 to 9" in fails("svhn", tmp_path, validation=20)
     formats.write_svhn(tmp_path, monkeypatch, classes=7)
     assert "no image of 3 of 10 classes: 7, 8, 9" in fails("svhn", tmp_path, validation=20)
 

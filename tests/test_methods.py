@@ -64,9 +64,7 @@ def make_trainer(method, teachers, **recipe):
     images = torch.randint(256, (24, 1, SIZE, SIZE), generator=generator, dtype=torch.uint8)
     split = Split(images, torch.arange(24) % CLASSES)
     recipe = asdict(Train(epochs=2, batch_size=4, warmup_epochs=0)) | recipe
-    return Trainer(
-        method, Dataset(CLASSES, (0.5,), (0.5,), split, split, split), teachers, recipe, 0, False, 0
-    )
+    return Trainer(method, Dataset(CLASSES, (0.5,), (0.5,), split, split, split), teachers, recipe, 0, False, 0)
 
 
 # Losses
@@ -93,8 +91,7 @@ def test_alpha_and_temperature(kind, network, images, teachers):
     members = issubclass(kind, WeightAveraging)
     student = student_for(network, 4, 0).eval() if members else network.eval()
     parts = {
-        alpha: kind(alpha=alpha, temperature=3.0).loss(images, LABELS, teachers, student)
-        for alpha in (0.0, 0.25, 1.0)
+        alpha: kind(alpha=alpha, temperature=3.0).loss(images, LABELS, teachers, student) for alpha in (0.0, 0.25, 1.0)
     }
     logits = student(images)
     rows, labels = logits.flatten(0, -2), LABELS.repeat(4 if members else 1)
@@ -186,9 +183,7 @@ def test_merging_is_by_factors_or_by_outer_products(network, images):
     layer = rank_one_layers(student)[1]
     rank_one = layer.weight * layer.s.mean(0)[:, None] * layer.r.mean(0)
     torch.testing.assert_close(by_factors[4].weight, rank_one)
-    torch.testing.assert_close(
-        by_outer[4].weight, layer.weight * torch.einsum("mo,mi->oi", layer.s, layer.r) / 3
-    )
+    torch.testing.assert_close(by_outer[4].weight, layer.weight * torch.einsum("mo,mi->oi", layer.s, layer.r) / 3)
     assert (by_factors(images) - by_outer(images)).abs().max() > 1e-3
 
 
@@ -269,9 +264,7 @@ def test_teachers_match_what_the_student_is_shown(network, teachers):
     trainer = make_trainer(Perturbation(step=20.0), teachers)
     training = trainer.start(network)
     images = to_unit(trainer.data.train.images[:4]).double()
-    moved, _ = trainer.method.inputs(
-        images, LABELS, teachers, network, streams.generator(0, "perturbation", 0)
-    )
+    moved, _ = trainer.method.inputs(images, LABELS, teachers, network, streams.generator(0, "perturbation", 0))
     expected = trainer.method.loss(moved, LABELS, teachers, copy.deepcopy(network).train())["loss"]
     training.student.train()
     torch.testing.assert_close(trainer.take_step(training, images, LABELS)["loss"], expected)

@@ -54,9 +54,7 @@ def awake(network: nn.Module) -> nn.Module:
 def test_convert_train_merge_export(name):
     size = 16 if name == "wrn28_10" else 32
     plain, *others = (awake(build(name, seed, size)) for seed in range(3))
-    images = torch.randint(
-        256, (4, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
+    images = torch.randint(256, (4, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     split = Split(images, torch.arange(4) % 5)
     data = Dataset(5, MEAN, SD, split, split, split)
     recipe = asdict(TRAIN["digits"]) | {"batch_size": 4, "warmup_epochs": 0}
@@ -79,19 +77,13 @@ def test_convert_train_merge_export(name):
     parts = trainer.take_step(training, unit, split.labels)
     assert torch.isfinite(parts["loss"])
     layers = rank_one_layers(student.network)
-    assert len(layers) == sum(
-        isinstance(m, nn.Conv2d | nn.Linear | nn.MultiheadAttention) for m in plain.modules()
-    )
+    assert len(layers) == sum(isinstance(m, nn.Conv2d | nn.Linear | nn.MultiheadAttention) for m in plain.modules())
     moved = [layer for layer in layers if not torch.equal(layer.ds[0], layer.ds[1])]
     assert len(moved) >= 0.9 * len(layers), "only their teachers pull members apart, in every layer"
 
     merged = trainer.deploy(student)
-    assert {key: type(m) for key, m in merged.named_modules()} == {
-        key: type(m) for key, m in plain.named_modules()
-    }
-    assert {k: v.shape for k, v in merged.state_dict().items()} == {
-        k: v.shape for k, v in plain.state_dict().items()
-    }
+    assert {key: type(m) for key, m in merged.named_modules()} == {key: type(m) for key, m in plain.named_modules()}
+    assert {k: v.shape for k, v in merged.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
     assert count(merged) == count(plain)
     read = build(name, 3, size)
     read.load_state_dict(load(save({key: value.contiguous() for key, value in merged.state_dict().items()})))

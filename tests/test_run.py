@@ -86,9 +86,7 @@ def test_every_variant_leaves_a_whole_record(sweep, bank):
 
 def test_a_second_call_trains_nothing(sweep, bank):
     runs, _ = sweep
-    before = {
-        path: path.stat().st_mtime_ns for path in [*runs.rglob("*"), *bank.rglob("*")] if path.is_file()
-    }
+    before = {path: path.stat().st_mtime_ns for path in [*runs.rglob("*"), *bank.rglob("*")] if path.is_file()}
     said = run(runs, bank, "-m", "method=all", "seed=0,1")
     assert "10 runs: 10 done before, 0 to run, 0 teachers" in said
     after = {path: path.stat().st_mtime_ns for path in [*runs.rglob("*"), *bank.rglob("*")] if path.is_file()}
@@ -113,17 +111,13 @@ def test_the_deployed_student_is_a_plain_network(sweep):
 
 def same_weights(one: Path, other: Path) -> bool:
     states = [load_file(place / "student.safetensors") for place in (one, other)]
-    return states[0].keys() == states[1].keys() and all(
-        torch.equal(states[0][k], states[1][k]) for k in states[0]
-    )
+    return states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
 def wait_for_epoch(place: Path, epoch: int) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        history = [
-            path for path in place.glob("*/history.jsonl") if len(path.read_text().splitlines()) >= epoch
-        ]
+        history = [path for path in place.glob("*/history.jsonl") if len(path.read_text().splitlines()) >= epoch]
         if history:
             return
         time.sleep(0.01)

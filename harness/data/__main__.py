@@ -25,9 +25,7 @@ def main(arguments: list[str]) -> int:
         return 2
     sizes = ", ".join(f"{name} {len(getattr(data, name)):,}" for name in ("train", "validation", "test"))
     shape = "x".join(map(str, data.train.images.shape[1:]))
-    console.say(
-        f"{arguments[0]}: {data.classes} classes, images {shape}; {sizes}; fingerprint {data.fingerprint()}"
-    )
+    console.say(f"{arguments[0]}: {data.classes} classes, images {shape}; {sizes}; fingerprint {data.fingerprint()}")
     return 0
 
 

@@ -111,9 +111,7 @@ def once(place: Path, work: Callable[[], None], console: Console) -> None:
                 said = True
             time.sleep(1)
         except OSError as error:
-            raise ConfigError(
-                f"cannot write {place}: {error.strerror or error}; choose another data.root"
-            ) from error
+            raise ConfigError(f"cannot write {place}: {error.strerror or error}; choose another data.root") from error
 
 
 def fetch(archive: Archive, root: Path, console: Console) -> Path:

@@ -46,7 +46,5 @@ def read(reader: type[CIFAR10], root: Any, train: bool) -> tuple[Tensor, Tensor]
     try:
         found = reader(root, train=train)
     except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, ValueError) as error:
-        raise ConfigError(
-            f"{root / reader.base_folder} cannot be read: {type(error).__name__}: {error}"
-        ) from error
+        raise ConfigError(f"{root / reader.base_folder} cannot be read: {type(error).__name__}: {error}") from error
     return torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(found.targets)

@@ -58,9 +58,7 @@ def hold_out(images: Tensor, labels: Tensor, validation: int, name: str) -> tupl
     """The first images as the train split, the last `validation` of them as the validation split, in file order."""
     kept = len(labels) - validation
     if not 0 < validation < len(labels):
-        raise ConfigError(
-            f"data.validation={validation} leaves no train split of the {len(labels)} images of {name}"
-        )
+        raise ConfigError(f"data.validation={validation} leaves no train split of the {len(labels)} images of {name}")
     return Split(images[:kept], labels[:kept]), Split(images[kept:], labels[kept:])
 
 

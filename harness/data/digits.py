@@ -30,6 +30,4 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
         return Split(torch.from_numpy(images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
 
     pixels = images[train] / 255
-    return Dataset(
-        10, (float(pixels.mean()),), (float(pixels.std()),), split(train), split(validation), split(test)
-    )
+    return Dataset(10, (float(pixels.mean()),), (float(pixels.std()),), split(train), split(validation), split(test))

@@ -43,16 +43,13 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
         )
     console.say(f"reading {count:,} images of {root}")
     read = {
-        name: Split(read_images(files, size, True), torch.tensor(labels))
-        for name, (files, labels) in splits.items()
+        name: Split(read_images(files, size, True), torch.tensor(labels)) for name, (files, labels) in splits.items()
     }
     train = read["train"]
     if has_validation:
         validation = read["val"]
     else:
-        train, validation = split_by_class(
-            train, len(classes), config["validation"] or int(HELD_OUT * len(train))
-        )
+        train, validation = split_by_class(train, len(classes), config["validation"] or int(HELD_OUT * len(train)))
     mean, sd = moments(train.images)
     return Dataset(len(classes), mean, sd, train, validation, read[second])
 

@@ -30,9 +30,7 @@ def read_image(path: Path, size: int, resize: bool) -> np.ndarray:
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)
         left, top = (width - size) // 2, (height - size) // 2
-        image = image.resize((width, height), Image.Resampling.BILINEAR).crop(
-            (left, top, left + size, top + size)
-        )
+        image = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
     if image.size != (size, size):
         raise ConfigError(f"{path} is an image of {image.size[0]}x{image.size[1]}, not of {size}x{size}")
     return np.asarray(image).transpose(2, 0, 1)

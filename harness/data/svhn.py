@@ -23,9 +23,7 @@ MEAN, SD = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
 def load(config: dict[str, Any], console: Console) -> Dataset:
     """68,257 train, 5,000 validation and 26,032 test images, in file order; the extra images are not used."""
     root = root_folder(config["root"])
-    archives = [
-        Archive(file, url, (md5,)) for url, file, md5 in (SVHN.split_list[s] for s in ("train", "test"))
-    ]
+    archives = [Archive(file, url, (md5,)) for url, file, md5 in (SVHN.split_list[s] for s in ("train", "test"))]
     obtain(archives, "svhn", root, config["download"], console)
     whole = read(root, "train")
     train, validation = hold_out(whole.images, whole.labels, config["validation"] or VALIDATION, "svhn")

@@ -54,9 +54,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}; remove {path.parent} to unpack it anew"
-        ) from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; remove {path.parent} to unpack it anew") from error
 
 
 def list_train(folder: Path, wnids: list[str]) -> tuple[list[Path], Tensor]:
@@ -121,7 +119,5 @@ def decode(folder: Path, files: list[Path], console: Console) -> Tensor:
     try:
         write_atomically(place, buffer.getvalue())
     except OSError as error:
-        console.say(
-            f"cannot keep the decoded images in {folder} ({error.strerror}); the next run decodes them again"
-        )
+        console.say(f"cannot keep the decoded images in {folder} ({error.strerror}); the next run decodes them again")
     return images

@@ -70,9 +70,7 @@ def vision_transformer(name: str, classes: int, channels: int, size: int) -> nn.
     if size <= SMALL:
         patch = next((size // parts for parts in (8, 7) if size % parts == 0), 0)
     if not patch or size % patch:
-        raise ValueError(
-            f"{name} cannot cut images of {size}x{size} into patches; choose another size or network"
-        )
+        raise ValueError(f"{name} cannot cut images of {size}x{size} into patches; choose another size or network")
     network = VisionTransformer(
         size, patch, num_layers=12, num_heads=12, hidden_dim=768, mlp_dim=3072, num_classes=classes
     )

@@ -46,9 +46,7 @@ def measure(z: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     rows = np.arange(len(labels))
     top, correct = p.max(1), z.argmax(1) == labels
     bins = np.clip(np.ceil(top * 15).astype(int) - 1, 0, 14)
-    ece = sum(
-        abs(top[bins == b].mean() - correct[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)
-    )
+    ece = sum(abs(top[bins == b].mean() - correct[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins))
     nll = float(-np.log(p[rows, labels]).mean())
     onehot = np.eye(z.shape[1])[labels]
     return {
@@ -160,9 +158,7 @@ def _diagnostics(method: str, seed: int) -> dict[str, Any]:
     def diversity(size: float) -> dict[str, dict[str, float]]:
         factor = {"train": 0.5, "test": 1.0, "perturbed": 1.6}
         values = {"pairwise_kl": 0.3, "disagreement": 0.08, "ambiguity": 0.05}
-        return {
-            s: {k: size * f * v * (1 + 0.01 * seed) for k, v in values.items()} for s, f in factor.items()
-        }
+        return {s: {k: size * f * v * (1 + 0.01 * seed) for k, v in values.items()} for s, f in factor.items()}
 
     members = method in ("weight_averaging", "combined")
     t = [round(0.1 * i, 1) for i in range(11)]

@@ -222,9 +222,7 @@ def test_dropped_pairs_are_named(tmp_path):
 
 
 def test_seeds_are_the_units_over_teacher_sets(tmp_path):
-    make_study(
-        tmp_path, seeds=range(6), sets=range(3), methods=("ensemble_kd", "combined"), clean=False, files=False
-    )
+    make_study(tmp_path, seeds=range(6), sets=range(3), methods=("ensemble_kd", "combined"), clean=False, files=False)
     found = compute(load(tmp_path), Study(), ["nll"])[0]
     assert (found.n, found.pairs, found.sets) == (6, 18, (0, 1, 2))
     assert found.low_sets < found.difference < found.high_sets
@@ -309,9 +307,7 @@ def test_blocks_follow_scipy_and_need_five(tmp_path):
     expected = stats.friedmanchisquare(*(found.values[arm] for arm in found.values)).pvalue
     assert found.friedman_p == pytest.approx(expected)
     pair = found.pairwise.iloc[0]
-    assert pair["p"] == pytest.approx(
-        stats.wilcoxon(found.values["combined"], found.values["ensemble_kd"]).pvalue
-    )
+    assert pair["p"] == pytest.approx(stats.wilcoxon(found.values["combined"], found.values["ensemble_kd"]).pvalue)
     assert set(found.pairwise["verdict"]) == {"better"}
     few = runs[runs["data"].isin([f"set{i}" for i in range(5)])]
     small = across_blocks(few, "nll")

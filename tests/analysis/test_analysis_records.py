@@ -213,9 +213,7 @@ def test_parquet_and_back_or_a_clear_error(tmp_path, small_folder):
         assert list(load(records.export(runs, tmp_path / "runs.parquet"))["nll"]) == list(runs["nll"])
 
 
-@pytest.mark.parametrize(
-    "content, message", [("a,b\n1,2\n", "not an exported table"), (None, "no such file")]
-)
+@pytest.mark.parametrize("content, message", [("a,b\n1,2\n", "not an exported table"), (None, "no such file")])
 def test_bad_files_are_one_line(tmp_path, content, message):
     path = tmp_path / "x.csv"
     if content:

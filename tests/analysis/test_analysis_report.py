@@ -173,9 +173,7 @@ class TestInBrowser:
         assert "loss is not finite" in page.evaluate("document.querySelector('#failures').textContent")
         command = f"python -m analysis report {report.parent / 'runs'} -o {report}"
         assert command in page.evaluate("document.querySelector('#reproduce').textContent")
-        assert "python -m harness method=kd seed=3" in page.evaluate(
-            "document.querySelector('#reproduce').textContent"
-        )
+        assert "python -m harness method=kd seed=3" in page.evaluate("document.querySelector('#reproduce').textContent")
 
     @pytest.mark.parametrize("width", [320, 375, 768])
     def test_phone_width_does_not_overflow(self, page, report, width):
@@ -211,8 +209,7 @@ class TestInBrowser:
         for _ in range(2):
             page.evaluate(f"{button}.click()")
             last = page.evaluate(
-                "[...document.querySelectorAll('#table-0 tbody tr')].map(r => "
-                "[...r.cells].at(-1).textContent)"
+                "[...document.querySelectorAll('#table-0 tbody tr')].map(r => [...r.cells].at(-1).textContent)"
             )
             assert last[-2:] == ["", ""]
 

@@ -163,9 +163,7 @@ def test_holm_by_hand():
 def test_hedges_correction():
     d = np.array([0.1, 0.3, 0.2, 0.6])
     plain = d.mean() / d.std(ddof=1)
-    assert statistics.hedges(d) / plain == pytest.approx(
-        0.7236, abs=5e-4
-    )  # Hedges 1981, table 1, 3 degrees of freedom
+    assert statistics.hedges(d) / plain == pytest.approx(0.7236, abs=5e-4)  # Hedges 1981, table 1, 3 degrees of freedom
     assert np.isnan(statistics.hedges([0.2, 0.2, 0.2]))
 
 
@@ -248,12 +246,7 @@ def test_image_bootstrap_is_near_the_normal_interval():
 
 def test_crossed_bootstrap_is_wider_than_either_layer():
     generator = np.random.default_rng(6)
-    d = (
-        0.1
-        + generator.normal(0, 0.1, (8, 1))
-        + generator.normal(0, 1, (1, 500))
-        + generator.normal(0, 0.3, (8, 500))
-    )
+    d = 0.1 + generator.normal(0, 0.1, (8, 1)) + generator.normal(0, 1, (1, 500)) + generator.normal(0, 0.3, (8, 500))
 
     def width(i):
         return i.high - i.low

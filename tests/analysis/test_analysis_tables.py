@@ -154,9 +154,7 @@ def latex_is_balanced(text):
     stripped = re.sub(r"\\[{}\\&%$#_]", "", body)
     assert stripped.count("{") == stripped.count("}")
     assert stripped.count("$") % 2 == 0
-    assert not re.search(
-        r"(?<!\\)[#_]", re.sub(r"\\[a-z]+\{[^}]*\}", "", body.replace(r"\_", "")).replace("%", "")
-    )
+    assert not re.search(r"(?<!\\)[#_]", re.sub(r"\\[a-z]+\{[^}]*\}", "", body.replace(r"\_", "")).replace("%", ""))
     begun = re.findall(r"\\begin\{(\w+)\}", body)
     assert sorted(begun) == sorted(re.findall(r"\\end\{(\w+)\}", body))
 
@@ -176,9 +174,7 @@ def test_latex_compiles(view, tmp_path):
     body = "\n".join(render.latex(table) for table in view.tables)
     source = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
     (tmp_path / "t.tex").write_text(source)
-    subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True
-    )
+    subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("width", [60, 100, 400])
@@ -193,9 +189,7 @@ def test_narrow_terminals_get_the_table_in_parts(view, width):
     assert [part.notes for part in parts] == [[]] * (len(parts) - 1) + [table.notes]
     for part in parts:
         if len(part.columns) > 2:
-            widest = [
-                max(len(row[j]) for row in (part.columns, *part.rows)) for j in range(len(part.columns))
-            ]
+            widest = [max(len(row[j]) for row in (part.columns, *part.rows)) for j in range(len(part.columns))]
             assert sum(widest) + 3 * len(widest) <= width
 
 
