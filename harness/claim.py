@@ -1,8 +1,9 @@
 """A claim on a directory: only one process at a time trains what belongs there, on any shared file system.
 
-A claim is a file made by a hard link (atomic, over NFS too) and rewritten by a heartbeat. Others watch it by their own
-clocks: a claim that has not changed for STALE_S is a dead process's and may be taken over. Where the claimant's death
-is certain (same host and its process is gone, or the same SLURM job was restarted) nobody waits.
+A claim is a file made by a hard link (atomic, over NFS too) and rewritten by a heartbeat. Others watch it by
+their own clocks: a claim that has not changed for STALE_S is a dead process's and may be taken over. Where
+the claimant's death is certain (same host and its process is gone, or the same SLURM job was restarted)
+nobody waits.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Claimed(RuntimeError):
 class Claim:
     """A context in which this process alone owns `directory`.
 
-    Entering raises Claimed where somebody else does; `wait_s` is how long it first watches for a sign of life, and
-    should exceed STALE_S for a dead claimant's claim on another host to be taken over. A patient one never raises
-    but waits until the directory is free.
+    Entering raises Claimed where somebody else does; `wait_s` is how long it first watches for a sign of
+    life, and should exceed STALE_S for a dead claimant's claim on another host to be taken over. A patient
+    one never raises but waits until the directory is free.
     """
 
     def __init__(self, directory: Path, wait_s: float = STALE_S + 2 * BEAT_S, patient: bool = False):
@@ -128,13 +129,17 @@ def read_claim(path: Path) -> dict[str, Any] | None:
 
 
 def is_claimed(directory: Path) -> dict[str, Any] | None:
-    """The claim on a directory unless its owner is certainly dead; for planning and status, without waiting."""
+    """The claim on a directory unless its owner is certainly dead; for planning and status, without
+    waiting.
+    """
     owner = read_claim(Path(directory) / "claim.json")
     return None if owner is None or certainly_dead(owner) else owner
 
 
 def certainly_dead(owner: dict[str, Any]) -> bool:
-    """Whether the claimant cannot be alive: an earlier attempt of this same job, or a process of this host that is gone."""
+    """Whether the claimant cannot be alive: an earlier attempt of this same job, or a process of this host
+    that is gone.
+    """
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if owner["job"] is not None and owner["job"] == own_job() and owner["restarts"] < restarts:
         return True
@@ -144,7 +149,9 @@ def certainly_dead(owner: dict[str, Any]) -> bool:
 
 
 def process_start(pid: int) -> str | None:
-    """A mark of this very process (pids are reused): boot and start time. None where there is no /proc or no process."""
+    """A mark of this very process (pids are reused): boot and start time. None where there is no /proc or no
+    process.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         stat = Path(f"/proc/{pid}/stat").read_text()

@@ -1,7 +1,7 @@
 """Runs as jobs: on SLURM through submitit, or as processes of this machine. Both tell who lives and who died.
 
-A backend submits runs (directory and configuration), says which of them are alive, how a dead one ended, and cancels.
-What a run achieved is not asked of the backend but read from the run's directory.
+A backend submits runs (directory and configuration), says which of them are alive, how a dead one ended, and
+cancels. What a run achieved is not asked of the backend but read from the run's directory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Backend(Protocol):
     jobs: dict[Path, str]  # SLURM's ids of submitted and adopted runs
 
     def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
-        """Submit runs; with `after`, for when those jobs have ended. Raises ConfigError where they are refused."""
+        """Submit runs; with `after`, for when those jobs have ended. Raises ConfigError where they are
+        refused.
+        """
 
     def adopt(self, directories: Iterable[Path]) -> set[Path]:
         """Take over those runs that an earlier command submitted, or another process is at."""
@@ -225,7 +227,13 @@ class Local:
 
     def death(self, directory: Path) -> Death:
         code = self.ended.get(directory)
-        said = "is gone" if code is None else f"died by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        said = (
+            "is gone"
+            if code is None
+            else f"died by signal {-code}"
+            if code < 0
+            else f"ended with exit code {code}"
+        )
         about = submission(directory)
         return Death(f"its process {said}", about["log"] if about else None)
 

@@ -10,7 +10,8 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")
 
 
 class StopRequest:
-    """A context in which the signals ask to stop; `stop()` tells whether one came, `stop.signal` which came first.
+    """A context in which the signals ask to stop; `stop()` tells whether one came, `stop.signal` which came
+    first.
 
     A second Ctrl-C ends at once.
     """

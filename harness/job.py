@@ -1,8 +1,8 @@
 """What runs inside a job: one run, and a dignified end when the cluster wants its node back.
 
-SLURM warns with SIGUSR2 before a time limit (and before a preemption, where the site is set up so), or with SIGTERM:
-the run checkpoints, asks to be requeued and, restarted, goes on. Where SIGTERM comes because the job was cancelled, or
-is at its end already, the run checkpoints and waits for it.
+SLURM warns with SIGUSR2 before a time limit (and before a preemption, where the site is set up so), or with
+SIGTERM: the run checkpoints, asks to be requeued and, restarted, goes on. Where SIGTERM comes because the job
+was cancelled, or is at its end already, the run checkpoints and waits for it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def run_job(
 ) -> str:
     """Execute a run in a job; returns its status, or "elsewhere" where another job is at it.
 
-    name is that of its directory as the head knows it; limit_s and warning_s are the job's time limit and how long
-    before it the warning comes.
+    name is that of its directory as the head knows it; limit_s and warning_s are the job's time limit and how
+    long before it the warning comes.
     """
     started = time.monotonic()
     directory = run_directory(config)
@@ -89,7 +89,9 @@ def reason(number: int, started: float, limit_s: float | None, warning_s: float)
     return "time_limit" if at_limit else "preempted"
 
 
-def refuse_beyond(most: int, config: dict[str, Any], directory: Path, slurm: dict[str, Any], error: Exception) -> None:
+def refuse_beyond(
+    most: int, config: dict[str, Any], directory: Path, slurm: dict[str, Any], error: Exception
+) -> None:
     """Raise TimeLimitReached, with a record that says so, where this limit was one too many."""
     events = read_events(directory)
     reached = sum(e["event"] == "time_limit" and e["slurm"]["job_id"] == slurm["job_id"] for e in events)

@@ -48,8 +48,8 @@ def make_plan(configs: list[Config]) -> Plan:
 
 
 def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int, str]:
-    """Hours that the plan's runs will take by records of like runs in `runs` and the bank; how many of the plan's
-    runs have such records; and whether the hours are GPU-hours or CPU-hours.
+    """Hours that the plan's runs will take by records of like runs in `runs` and the bank; how many of the
+    plan's runs have such records; and whether the hours are GPU-hours or CPU-hours.
 
     A like run has the same method, data set, model and number of epochs; the median of its kind counts.
     """

@@ -64,7 +64,9 @@ def ending(job: str) -> Ending:
 
 
 def accounted(jobs: Iterable[str]) -> dict[str, Ending]:
-    """How jobs ended, of those whose end the accounting knows by now; it lags behind, and some clusters have none."""
+    """How jobs ended, of those whose end the accounting knows by now; it lags behind, and some clusters have
+    none.
+    """
     found: dict[str, Ending] = {}
     wanted = sorted(jobs)
     for start in range(0, len(wanted), 500):
@@ -116,13 +118,16 @@ def largest_array() -> int:
 
 
 def explain(end: Ending, log: Path | None) -> str:
-    """One line on how a job ended: its state, out of memory where the log says so (SLURM does not always), else
-    the log's last line."""
+    """One line on how a job ended: its state, out of memory where the log says so (SLURM does not always),
+    else the log's last line.
+    """
     said = f"SLURM says {end.state}" + (f" (exit {end.exit_code})" if end.exit_code else "")
     text = tail(log) if log and log.exists() else ""
     if end.state == "OUT_OF_MEMORY" or MEMORY.search(text):
         return f"{said}: out of memory; give runs more with hydra.launcher.mem_gb"
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(SAID_BY_SLURM)]
+    lines = [
+        line.strip() for line in text.splitlines() if line.strip() and not line.startswith(SAID_BY_SLURM)
+    ]
     last = lines[-1] if lines else None
     return f"{said}; its log ends: {last[:300]}" if last else said
 

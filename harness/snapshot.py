@@ -14,7 +14,8 @@ PACKAGES = ("harness", "methods")
 
 
 def take(folder: Path) -> Path:
-    """Copy the packages that jobs import to FOLDER/.code/HASH, once for each state of the code; returns that folder.
+    """Copy the packages that jobs import to FOLDER/.code/HASH, once for each state of the code; returns that
+    folder.
 
     A job that starts there imports the copy, whatever happens to the original. The copy keeps the revision.
     """

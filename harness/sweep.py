@@ -1,7 +1,7 @@
 """A sweep: plan, teachers, students, table, list of what failed. Everything that it knows is on disk.
 
-So it may be killed at any time: the same command reads what is there and goes on, and jobs that still run are adopted,
-not submitted again.
+So it may be killed at any time: the same command reads what is there and goes on, and jobs that still run are
+adopted, not submitted again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ SETTLE_S = 5.0  # how long a network file system may take to show a record that 
 
 
 class Sweep:
-    """The runs of one command line. `jobs` are the same runs as Hydra overrides, for launchers that want those."""
+    """The runs of one command line. `jobs` are the same runs as Hydra overrides, for launchers that want
+    those.
+    """
 
     def __init__(
         self,
@@ -82,8 +84,9 @@ class Sweep:
     # One after the other in this process
 
     def run_here(self) -> int | None:
-        """A run that fails is recorded and the next one starts. Like its siblings it returns None where the sweep has
-        come to its report, else the exit status."""
+        """A run that fails is recorded and the next one starts. Like its siblings it returns None where the
+        sweep has come to its report, else the exit status.
+        """
         from harness.run import execute
         from harness.training import Interrupted
 
@@ -122,12 +125,16 @@ class Sweep:
     # Launchers of other plugins
 
     def run_by_plugin(self) -> None:
-        """Hand the missing runs to Hydra's launcher; students then train the teachers they lack, under claims."""
+        """Hand the missing runs to Hydra's launcher; students then train the teachers they lack, under
+        claims.
+        """
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task_function, config=self.hydra_config
         )
         pairs = zip(self.jobs, self.configs, strict=True)
-        launcher.launch([job for job, c in pairs if run_directory(c) in self.plan.students], initial_job_idx=0)
+        launcher.launch(
+            [job for job, c in pairs if run_directory(c) in self.plan.students], initial_job_idx=0
+        )
 
     # Jobs
 
@@ -136,7 +143,9 @@ class Sweep:
             return self.run_jobs(backend)
         teachers = self.submit(backend, self.plan.teachers)
         students = self.submit(backend, self.plan.students, after=backend.arrays())
-        self.console.say(f"submitted {teachers} teachers and {students} students: jobs {', '.join(backend.arrays())}")
+        self.console.say(
+            f"submitted {teachers} teachers and {students} students: jobs {', '.join(backend.arrays())}"
+        )
         self.say_how_to_reattach()
         return 0
 
@@ -146,7 +155,9 @@ class Sweep:
             for what, runs in (("teachers", self.plan.teachers), ("students", self.plan.students)):
                 if what == "students":
                     self.not_run = {d: reason for d, c in runs.items() if (reason := self.lacks_teacher(c))}
-                todo = {directory: config for directory, config in runs.items() if directory not in self.not_run}
+                todo = {
+                    directory: config for directory, config in runs.items() if directory not in self.not_run
+                }
                 new = self.submit(backend, todo)
                 taken = f", {len(todo) - new} were submitted before" if new < len(todo) else ""
                 self.console.say(f"{what}: {new} submitted{taken}")
@@ -226,7 +237,9 @@ class Sweep:
         return True
 
     def bury(self, backend: Backend, directory: Path, config: Config) -> dict[str, Any]:
-        """The record of a run whose job is gone: its own where it could still write one, else one that says why."""
+        """The record of a run whose job is gone: its own where it could still write one, else one that says
+        why.
+        """
         try:
             record = read_record(directory)
         except DamagedRecord:
@@ -249,7 +262,9 @@ class Sweep:
         """Say what happens to the jobs when this process goes away."""
         if backend.survives:
             students = "; students are not submitted yet" if what == "teachers" else ""
-            self.console.say(f"stopped watching; {len(pending)} {what} stay with SLURM (scancel ends them){students}")
+            self.console.say(
+                f"stopped watching; {len(pending)} {what} stay with SLURM (scancel ends them){students}"
+            )
         else:
             started = sum(state == "running" for state in backend.alive().values())
             self.console.say(f"stopped; {started} {what} that have started finish, the others do not start")
@@ -334,14 +349,16 @@ class Sweep:
                 failures.append(f"{directory.name}: not run")
             else:
                 log = record["error"]["log"] or directory / "run.log"
-                failures.append(f"{directory.name}: {record['status']}: {record['error']['message']}; log {log}")
+                failures.append(
+                    f"{directory.name}: {record['status']}: {record['error']['message']}; log {log}"
+                )
         if records:
             self.console.show(sweep_table(records))
         for reason in failures:
             self.console.say(f"missing  {reason}")
         self.console.say(
-            f"{len(records)} of {len(self.plan.runs)} runs done in {self.folder}/ ({duration(time.time() - self.started)}); "
-            f"tests and verdicts: python -m analysis {self.folder}"
+            f"{len(records)} of {len(self.plan.runs)} runs done in {self.folder}/ "
+            f"({duration(time.time() - self.started)}); tests and verdicts: python -m analysis {self.folder}"
         )
         return 1 if failures else 0
 

@@ -1,6 +1,8 @@
-"""Many tiny runs while jobs, nodes and heads are killed at random: in the end each run is done once, and whole.
+"""Many tiny runs while jobs, nodes and heads are killed at random: in the end each run is done once, and
+whole.
 
-HARNESS_CHAOS_RUNS=200 makes it the long version; every run costs some seconds of a core, mostly to import torch.
+HARNESS_CHAOS_RUNS=200 makes it the long version; every run costs some seconds of a core, mostly to import
+torch.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from tests.heads import TINY, Head, directories, events
 
 pytestmark = pytest.mark.slurm
 Start = Callable[..., Head]
-RUNS = int(os.environ.get("HARNESS_CHAOS_RUNS", "30"))
+RUNS = int(os.environ.get("HARNESS_CHAOS_RUNS", "24"))
 SEEDS = (20, 21, 22, 23, 24, 25, 26, 27)
 RUNS_A_KILL = 2
 
@@ -37,8 +39,8 @@ class Chaos:
         self.written: dict[Path, int] = {}  # when each finished run's record was written
         self.rewritten: list[Path] = []
 
-    def strike(self, rng: random.Random, head: Head) -> None:
-        """One act of destruction."""
+    def strike(self, rng: random.Random, head: Head) -> bool:
+        """One act of destruction; False where its victim was not there."""
         kinds = ("scancel", "kill -9", "USR2", "requeue", "node", "head")
         (kind,) = rng.choices(kinds, weights=(3, 3, 3, 2, 1, 2))
         if kind == "head":
@@ -49,11 +51,14 @@ class Chaos:
             time.sleep(1)
             self.lab.start_node(name)
         elif not self.hit_job(kind, rng):
-            return
+            return False
         self.kills[kind] += 1
+        return True
 
     def hit_job(self, kind: str, rng: random.Random) -> bool:
-        """Hit a job that runs, or that has just ended: signals come at any time. False where there is none."""
+        """Hit a job that runs, or that has just ended: signals come at any time. False where there is
+        none.
+        """
         rows = self.lab.run("squeue", "-h", "--array", "--states=RUNNING", "--format=%i %A").splitlines()
         if not rows:
             return False
@@ -114,7 +119,9 @@ def test_every_run_is_done_once_whatever_is_killed(
                 time.sleep(0.1)
             if heads[-1].process.poll() is not None:
                 heads.append(start(*command, runs=tmp_path))
-            chaos.strike(rng, heads[-1])
+            while not chaos.strike(rng, heads[-1]) and heads[-1].process.poll() is None:
+                chaos.watch()
+                time.sleep(0.2)
     # Nobody is killed any more. What failed last takes the command once more.
     status = heads[-1].ends()
     while status and len(heads) < planned + 5:
