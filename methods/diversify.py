@@ -52,7 +52,7 @@ def ascend(images: Tensor, objective: Callable[[Tensor], Tensor], step: float) -
 
 
 def take_step(images: Tensor, gradient: Tensor, step: float | Tensor) -> Tensor:
-    """The normalised step of `ascend` for a given gradient [B, C, H, W]; `step` may be a value per image [B, 1, 1, 1]."""
+    """The normalised step of `ascend` for a gradient [B, C, H, W]; `step` may be one per image [B, 1, 1, 1]."""
     values = gradient[0].numel()
     # Scaling by the largest value first keeps the squares of tiny gradients from underflowing to zero.
     peak = gradient.abs().amax((1, 2, 3), keepdim=True)
