@@ -115,7 +115,7 @@ def cosines() -> Tensor:
 
 
 def jpeg(x: Tensor, quality: float, generator: torch.Generator) -> Tensor:
-    """JPEG's rounding of the cosine transform of 8x8 blocks, without chroma subsampling (entropy coding loses nothing)."""
+    """JPEG's rounding of the cosine transform of 8x8 blocks, without chroma subsampling."""
     height, width = x.shape[-2:]
     colour = x.shape[1] == 3
     if colour:

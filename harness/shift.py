@@ -112,7 +112,7 @@ def check_tree(folder: Path) -> list[str]:
 
 
 def predict_all(student: nn.Module, teachers: Teachers, split: Split) -> dict[str, np.ndarray]:
-    """Logits [N, K] of the student, of teacher 0, and log-probabilities of the teachers together, where there are any."""
+    """Logits [N, K] of the student, and with teachers those of teacher 0 and the log-probabilities of all together."""
     found = {"student": predict(student, split).cpu().numpy()}
     if len(teachers):
         members = np.stack([predict(network, split).cpu().numpy() for network in teachers.networks])

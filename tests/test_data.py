@@ -295,7 +295,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_real_fashion_mnist():
-    """The Debian package's files, or those in data/: sizes, first labels and pixel statistics are the published ones."""
+    """The Debian package's files, or those in data/: sizes, first labels and pixel statistics."""
     try:
         data = load(asdict(DATA["fashion_mnist"]))
     except ConfigError as error:

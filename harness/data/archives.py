@@ -90,7 +90,8 @@ def verify(path: Path, md5: Sequence[str]) -> None:
     found = md5_of(path)
     if found not in md5:
         raise ConfigError(
-            f"{path} is damaged: md5 {found}, not {' or '.join(md5)} ({path.stat().st_size:,} bytes); remove it to get it anew"
+            f"{path} is damaged: md5 {found}, not {' or '.join(md5)}, "
+            f"{path.stat().st_size:,} bytes; remove it to get it anew"
         )
 
 

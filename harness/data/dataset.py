@@ -63,7 +63,7 @@ def hold_out(images: Tensor, labels: Tensor, validation: int, name: str) -> tupl
 
 
 def check(data: Dataset, name: str) -> Dataset:
-    """The data set itself. Raises ConfigError for counts that differ, labels out of range and classes without images."""
+    """The data set itself. Raises ConfigError where counts differ, labels are out of range, classes have no image."""
     for split_name in ("train", "validation", "test"):
         split = getattr(data, split_name)
         where = f"the {split_name} split of {name}"

@@ -39,7 +39,8 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
     count = sum(len(files) for files, _ in splits.values())
     if (needed := count * 3 * size * size) > LIMIT_BYTES:
         raise ConfigError(
-            f"{count:,} images of {size}x{size} are {needed / 1e9:.0f} GB: too many for one tensor; choose a smaller data.image_size"
+            f"{count:,} images of {size}x{size} are {needed / 1e9:.0f} GB: too many for one tensor; "
+            "choose a smaller data.image_size"
         )
     console.say(f"reading {count:,} images of {root}")
     read = {

@@ -63,7 +63,7 @@ def convnext(name: str, classes: int, channels: int, size: int) -> nn.Module:
 
 
 def vision_transformer(name: str, classes: int, channels: int, size: int) -> nn.Module:
-    """ViT-B. Small images: patches that cut a side into eight, or seven where eight does not go. Raises ValueError for neither."""
+    """ViT-B. Small images: patches that cut a side into eight, or else seven. Raises ValueError where neither goes."""
     from torchvision.models import VisionTransformer
 
     patch = 16
