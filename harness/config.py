@@ -135,7 +135,7 @@ class Config:
     runs: str = "runs"  # folder of run directories
     bank: str | None = None  # folder of trained teachers; None: RUNS/teachers
     device: str = "auto"  # cpu, cuda, cuda:1; auto takes a GPU where there is one
-    threads: int | None = None  # of torch on the CPU; None: what SLURM gave the job, else torch's choice
+    threads: int | None = None  # of torch on the CPU; None: SLURM's for the job, one for preresnet_tiny, else torch's
     force: bool = False  # run again what is done
     fail_fast: bool = False  # a sweep's first failure cancels what has not finished
     harness: Harness = field(default_factory=Harness)
