@@ -27,7 +27,8 @@ pytestmark = pytest.mark.slurm
 Start = Callable[..., Head]
 RUNS = int(os.environ.get("HARNESS_CHAOS_RUNS", "24"))
 SEEDS = (20, 21, 22, 23, 24, 25, 26, 27)
-RUNS_A_KILL = 2
+RUNS_A_KILL = 1.5
+WEIGHTS = {"scancel": 3, "kill -9": 3, "USR2": 3, "requeue": 2, "node": 1, "head": 2}
 
 
 class Chaos:
@@ -39,10 +40,8 @@ class Chaos:
         self.written: dict[Path, int] = {}  # when each finished run's record was written
         self.rewritten: list[Path] = []
 
-    def strike(self, rng: random.Random, head: Head) -> bool:
+    def strike(self, kind: str, rng: random.Random, head: Head) -> bool:
         """One act of destruction; False where its victim was not there."""
-        kinds = ("scancel", "kill -9", "USR2", "requeue", "node", "head")
-        (kind,) = rng.choices(kinds, weights=(3, 3, 3, 2, 1, 2))
         if kind == "head":
             head.process.kill()
         elif kind == "node":
@@ -109,7 +108,7 @@ def test_every_run_is_done_once_whatever_is_killed(
     command = ("method=ensemble_kd,supervised", f"seed={seeds}", *TINY, "hydra.launcher.array_parallelism=4")
     chaos = Chaos(busy_lab, tmp_path)
     heads = [start(*command, runs=tmp_path)]
-    planned = max(len(SEEDS), RUNS // RUNS_A_KILL)
+    planned = max(len(SEEDS), int(RUNS / RUNS_A_KILL))
     for seed in SEEDS:
         rng = random.Random(seed)
         for _ in range(planned // len(SEEDS)):
@@ -119,7 +118,8 @@ def test_every_run_is_done_once_whatever_is_killed(
                 time.sleep(0.1)
             if heads[-1].process.poll() is not None:
                 heads.append(start(*command, runs=tmp_path))
-            while not chaos.strike(rng, heads[-1]) and heads[-1].process.poll() is None:
+            (kind,) = rng.choices(list(WEIGHTS), weights=list(WEIGHTS.values()))
+            while not chaos.strike(kind, rng, heads[-1]) and heads[-1].process.poll() is None:
                 chaos.watch()
                 time.sleep(0.2)
     # Nobody is killed any more. What failed last takes the command once more.
