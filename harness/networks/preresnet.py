@@ -74,13 +74,22 @@ def tiny(classes: int, channels: int) -> PreResNet:
 @torch.no_grad()
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Truncated normal (cut at 2 sd) whose real sd is sqrt(2 / fan_in) for conv and linear weights; biases 0."""
-    # A standard normal cut at +-2 has this sd; dividing by it restores the one that is asked for.
-    cut_sd = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            sd = math.sqrt(2 / module.weight[0].numel()) / cut_sd
-            nn.init.trunc_normal_(module.weight, 0.0, sd, -2 * sd, 2 * sd, generator)
+            module.weight.copy_(truncated_normal(module.weight.shape, generator))
+            module.weight.mul_(math.sqrt(2 / module.weight[0].numel()))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
+
+
+def truncated_normal(shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    """A standard normal cut at two sd, scaled back to a real sd of 1, by its inverse distribution function.
+
+    torch has this too, but not with the same draws in every version, and initial weights should outlive those.
+    """
+    within = math.erf(math.sqrt(2))  # the share of a normal within two sd
+    cut_sd = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / within)
+    uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
+    return torch.erfinv((2 * uniform - 1) * within) * (math.sqrt(2) / cut_sd)
