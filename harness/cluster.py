@@ -227,13 +227,7 @@ class Local:
 
     def death(self, directory: Path) -> Death:
         code = self.ended.get(directory)
-        said = (
-            "is gone"
-            if code is None
-            else f"died by signal {-code}"
-            if code < 0
-            else f"ended with exit code {code}"
-        )
+        said = "is gone" if code is None else f"died by signal {-code}" if code < 0 else f"ended with exit code {code}"
         about = submission(directory)
         return Death(f"its process {said}", about["log"] if about else None)
 

@@ -89,9 +89,7 @@ def reason(number: int, started: float, limit_s: float | None, warning_s: float)
     return "time_limit" if at_limit else "preempted"
 
 
-def refuse_beyond(
-    most: int, config: dict[str, Any], directory: Path, slurm: dict[str, Any], error: Exception
-) -> None:
+def refuse_beyond(most: int, config: dict[str, Any], directory: Path, slurm: dict[str, Any], error: Exception) -> None:
     """Raise TimeLimitReached, with a record that says so, where this limit was one too many."""
     events = read_events(directory)
     reached = sum(e["event"] == "time_limit" and e["slurm"]["job_id"] == slurm["job_id"] for e in events)

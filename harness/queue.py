@@ -125,9 +125,7 @@ def explain(end: Ending, log: Path | None) -> str:
     text = tail(log) if log and log.exists() else ""
     if end.state == "OUT_OF_MEMORY" or MEMORY.search(text):
         return f"{said}: out of memory; give runs more with hydra.launcher.mem_gb"
-    lines = [
-        line.strip() for line in text.splitlines() if line.strip() and not line.startswith(SAID_BY_SLURM)
-    ]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(SAID_BY_SLURM)]
     last = lines[-1] if lines else None
     return f"{said}; its log ends: {last[:300]}" if last else said
 

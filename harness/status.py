@@ -46,10 +46,7 @@ def scan(folder: Path) -> list[RunState]:
     if not folder.is_dir():
         raise NotADirectoryError(f"no folder {folder}")
     places = [
-        Path(entry.path)
-        for where in (folder, folder / "teachers")
-        if where.is_dir()
-        for entry in os.scandir(where)
+        Path(entry.path) for where in (folder, folder / "teachers") if where.is_dir() for entry in os.scandir(where)
     ]
     places = sorted(place for place in places if place.name != "teachers" and not place.name.startswith("."))
     jobs: dict[Path, dict[str, Any]] = {}
@@ -158,17 +155,14 @@ def report(states: list[RunState], show_done: bool) -> str:
     rows.insert(0, ("run", "state", "progress", "requeued", "job", "node", "note", "log"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     shown = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width).rstrip()
-        for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width).rstrip() for row in rows
     ]
     return "\n".join([title, *shown])
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.status", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "folder", nargs="?", default="runs", type=Path, help="the sweep's folder (default: runs)"
-    )
+    parser.add_argument("folder", nargs="?", default="runs", type=Path, help="the sweep's folder (default: runs)")
     parser.add_argument("--watch", action="store_true", help="show it anew every few seconds, until Ctrl-C")
     parser.add_argument("--all", action="store_true", help="list done runs too")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for scripts")

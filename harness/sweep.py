@@ -132,9 +132,7 @@ class Sweep:
             hydra_context=self.context, task_function=self.task_function, config=self.hydra_config
         )
         pairs = zip(self.jobs, self.configs, strict=True)
-        launcher.launch(
-            [job for job, c in pairs if run_directory(c) in self.plan.students], initial_job_idx=0
-        )
+        launcher.launch([job for job, c in pairs if run_directory(c) in self.plan.students], initial_job_idx=0)
 
     # Jobs
 
@@ -143,9 +141,7 @@ class Sweep:
             return self.run_jobs(backend)
         teachers = self.submit(backend, self.plan.teachers)
         students = self.submit(backend, self.plan.students, after=backend.arrays())
-        self.console.say(
-            f"submitted {teachers} teachers and {students} students: jobs {', '.join(backend.arrays())}"
-        )
+        self.console.say(f"submitted {teachers} teachers and {students} students: jobs {', '.join(backend.arrays())}")
         self.say_how_to_reattach()
         return 0
 
@@ -155,9 +151,7 @@ class Sweep:
             for what, runs in (("teachers", self.plan.teachers), ("students", self.plan.students)):
                 if what == "students":
                     self.not_run = {d: reason for d, c in runs.items() if (reason := self.lacks_teacher(c))}
-                todo = {
-                    directory: config for directory, config in runs.items() if directory not in self.not_run
-                }
+                todo = {directory: config for directory, config in runs.items() if directory not in self.not_run}
                 new = self.submit(backend, todo)
                 taken = f", {len(todo) - new} were submitted before" if new < len(todo) else ""
                 self.console.say(f"{what}: {new} submitted{taken}")
@@ -262,9 +256,7 @@ class Sweep:
         """Say what happens to the jobs when this process goes away."""
         if backend.survives:
             students = "; students are not submitted yet" if what == "teachers" else ""
-            self.console.say(
-                f"stopped watching; {len(pending)} {what} stay with SLURM (scancel ends them){students}"
-            )
+            self.console.say(f"stopped watching; {len(pending)} {what} stay with SLURM (scancel ends them){students}")
         else:
             started = sum(state == "running" for state in backend.alive().values())
             self.console.say(f"stopped; {started} {what} that have started finish, the others do not start")
@@ -349,9 +341,7 @@ class Sweep:
                 failures.append(f"{directory.name}: not run")
             else:
                 log = record["error"]["log"] or directory / "run.log"
-                failures.append(
-                    f"{directory.name}: {record['status']}: {record['error']['message']}; log {log}"
-                )
+                failures.append(f"{directory.name}: {record['status']}: {record['error']['message']}; log {log}")
         if records:
             self.console.show(sweep_table(records))
         for reason in failures:

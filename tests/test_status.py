@@ -34,9 +34,7 @@ def test_five_thousand_runs_in_two_seconds(tmp_path: Path) -> None:
         if number < 3000:
             (directory / "record.json").write_text(text)
             continue
-        (directory / "submission.json").write_text(
-            json.dumps({"job_id": f"77_{number}", "log": "log", "time": 0})
-        )
+        (directory / "submission.json").write_text(json.dumps({"job_id": f"77_{number}", "log": "log", "time": 0}))
         append_event(directory, "started", host="h", pid=1, slurm={"job_id": "1", "node": "n1"})
         if number < 4000:
             (directory / "record.json").write_text(text.replace("done", "interrupted"))

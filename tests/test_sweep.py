@@ -27,10 +27,7 @@ def test_a_failed_run_takes_no_other_with_it(tmp_path: Path, launcher: tuple[str
     assert head.ends() == 1, head.said
     assert re.search(r"^│ supervised ", head.said, re.MULTILINE)
     assert "2 of 4 runs done" in head.said
-    assert (
-        len(re.findall(r"^missing .*-raises-.*: failed: the sky is falling; log ", head.said, re.MULTILINE))
-        == 2
-    )
+    assert len(re.findall(r"^missing .*-raises-.*: failed: the sky is falling; log ", head.said, re.MULTILINE)) == 2
     found = records(tmp_path)
     failed = found[one(tmp_path, "*-raises-s0-*").name]
     assert failed["status"] == "failed"

@@ -23,9 +23,7 @@ def test_teachers_die_and_only_their_students_are_missing(start: Start, busy_lab
         "hydra.launcher.array_parallelism=4",
     )
     teachers = [
-        head.until(lambda k=k: list(head.runs.glob(f"teachers/*-set{k}-*/claim.json")), f"teacher {k}")[
-            0
-        ].parent
+        head.until(lambda k=k: list(head.runs.glob(f"teachers/*-set{k}-*/claim.json")), f"teacher {k}")[0].parent
         for k in range(4)
     ]
     busy_lab.run("scancel", job_of(teachers[0]))
@@ -49,9 +47,7 @@ def test_teachers_die_and_only_their_students_are_missing(start: Start, busy_lab
 
 
 def test_a_dead_nodes_runs_go_on_elsewhere(start: Start, busy_lab: Lab) -> None:
-    head = start(
-        "method=supervised", "seed=0,1,2", "train.epochs=100", "train.checkpoint_every=2", "threads=1"
-    )
+    head = start("method=supervised", "seed=0,1,2", "train.epochs=100", "train.checkpoint_every=2", "threads=1")
 
     def victims() -> list[Path]:
         runs = [path.parent for path in head.runs.glob("*/checkpoint.pt")]

@@ -117,9 +117,7 @@ def test_runs_on_one_node_have_a_gpu_each(two_heads: list[Head]) -> None:
 
 
 def test_the_plan_tells_what_would_run_and_submits_nothing(two_heads: list[Head], start: Start) -> None:
-    head = start(
-        "method=all", "seed=0,1,2,3", *TINY, "teachers.set=0,1", "harness.plan=true", runs=two_heads[0].runs
-    )
+    head = start("method=all", "seed=0,1,2,3", *TINY, "teachers.set=0,1", "harness.plan=true", runs=two_heads[0].runs)
     assert head.ends() == 0, head.said
     assert "40 runs: 15 done before, 25 to run, 2 teachers to train first" in head.said
     assert re.search(r"about \d+\.\d+ \S+-hours", head.said)
