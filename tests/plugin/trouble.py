@@ -13,7 +13,7 @@ from methods.baselines.supervised import Supervised
 class Slow(Supervised):
     """Supervised training that takes its time."""
 
-    pause: float = 0.05  # seconds a step
+    pause: float = 0.25  # seconds a step
 
     def loss(self, images, labels, teachers, student):
         time.sleep(self.pause)

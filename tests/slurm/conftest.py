@@ -103,7 +103,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def doomed(start: Start) -> Head:
     """Students that die in every way. Two wait a minute for their time limit: begun early, judged last."""
     return start(
-        *("method=raises,exits,hogs,sleeps,slow,supervised", "seed=0", "train.epochs=90", "threads=1"),
+        *("method=raises,exits,hogs,sleeps,slow,supervised", "seed=0", "train.epochs=18", "threads=1"),
         *ONE_MINUTE,
         "hydra.launcher.max_num_timeout=0",
         plugin=True,
@@ -114,7 +114,7 @@ def doomed(start: Start) -> Head:
 def overdue(start: Start) -> Head:
     """A run longer than its time limit, which it may reach; this too takes minutes of waiting."""
     return start(
-        *("method=slow", "seed=0", "train.epochs=90", "threads=1"),
+        *("method=slow", "seed=0", "train.epochs=18", "threads=1"),
         *ONE_MINUTE,
         "hydra.launcher.max_num_timeout=3",
         plugin=True,

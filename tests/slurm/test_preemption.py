@@ -95,7 +95,7 @@ def test_a_run_that_reaches_its_time_limit_goes_on(overdue: Head, tmp_path: Path
     assert len(events(run, "started")) == len(limits) + 1
     # The pause changes the run's hash but not its result.
     quick = Head(
-        *("method=slow", "method.pause=0", "seed=0", "train.epochs=90", "threads=1"),
+        *("method=slow", "method.pause=0", "seed=0", "train.epochs=18", "threads=1"),
         runs=tmp_path / "runs",
         plugin=True,
     )
