@@ -128,7 +128,9 @@ def _read_export(path: Path) -> list[dict[str, Any]]:
 
     if path.suffix == ".csv":
         frame = pd.read_csv(
-            path, dtype={"run": str, "error": str, "revision": str, "code": str, "data_fingerprint": str}
+            path,
+            dtype={"run": str, "error": str, "revision": str, "code": str, "data_fingerprint": str},
+            float_precision="round_trip",  # older pandas would round the last digit
         )
     elif path.suffix == ".parquet":
         _require_pyarrow()
