@@ -11,7 +11,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from harness import optimisation, streams
 from harness.config import ConfigError
 from harness.data import Dataset, Split
-from harness.data.augmentation import Augmentation, to_unit
+from harness.data.augmentation import to_unit
+from harness.data.batches import Batch, DeviceBatches
 from methods.method import Method, Teachers
 
 
@@ -104,10 +105,9 @@ class Trainer:
     def __post_init__(self) -> None:
         self.epochs: int = self.recipe["epochs"]
         check_fit(self.recipe, self.data)
-        self.steps_per_epoch = len(self.data.train) // self.recipe["batch_size"]  # the incomplete last batch is dropped
-        if self.recipe["steps_per_epoch"] is not None:
-            self.steps_per_epoch = min(self.steps_per_epoch, self.recipe["steps_per_epoch"])
-        self.augmentation = Augmentation(self.data.train.images, self.padding, self.flip, self.seed)
+        size, steps = self.recipe["batch_size"], self.recipe["steps_per_epoch"]
+        self.batches = DeviceBatches(self.data.train, self.padding, self.flip, self.seed, size, steps)
+        self.steps_per_epoch = self.batches.steps
         self.device = self.data.train.images.device
 
     def start(self, network: nn.Module) -> Training:
@@ -140,12 +140,12 @@ class Trainer:
         """The steps of one epoch from `training.step` on; nothing in here waits for the device."""
         first, start, before = training.step, time.perf_counter(), training.seconds
         totals = training.totals
-        for rows, draws in self.batches(epoch, training.step % self.steps_per_epoch):
+        for batch in self.batches.epoch(epoch, training.step % self.steps_per_epoch):
             if self.stop():
                 training.seconds += time.perf_counter() - start
                 self.save(training)
                 raise Interrupted(f"stopped at step {training.step} of {self.epochs * self.steps_per_epoch}")
-            parts = self.take_step(training, self.augmentation(rows, draws), self.data.train.labels[rows])
+            parts = self.take_step(training, batch)
             for name, value in parts.items():
                 totals[name] = totals[name] + value.detach() if name in totals else value.detach()
         # The epoch's one look at the device.
@@ -164,15 +164,6 @@ class Trainer:
             "elapsed_s": training.seconds,
         }
 
-    def batches(self, epoch: int, skip: int = 0) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]:
-        """Rows [B] of the train split and the epoch's augmentation draws, from step `skip` of the epoch on."""
-        order = torch.randperm(len(self.data.train), generator=streams.generator(self.seed, "order", epoch))
-        order = order.to(self.device)
-        draws = self.augmentation.draw(epoch)
-        size = self.recipe["batch_size"]
-        for k in range(skip, self.steps_per_epoch):
-            yield order[k * size : (k + 1) * size], draws
-
     def rate(self, step: int) -> float:
         warmup = self.recipe["warmup_epochs"] * self.steps_per_epoch
         peak, meant_for = self.recipe["lr"], self.recipe["lr_batch_size"]
@@ -181,14 +172,15 @@ class Trainer:
         total = self.epochs * self.steps_per_epoch
         return optimisation.learning_rate(step, peak, warmup, total, self.recipe["schedule"])
 
-    def take_step(self, training: Training, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """One update on images [B, C, H, W] in [0, 1]; returns the loss and its parts, on the device."""
+    def take_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
+        """One update; returns the loss and its parts, on the device."""
         optimisation.set_learning_rate(training.optimiser, self.rate(training.step))
+        labels = batch.labels
         if self.recipe["label_smoothing"]:
             labels = self.smooth(labels)
         count = self.recipe["accumulate"]
         means: dict[str, Tensor] = {}
-        for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), strict=True)):
+        for k, rows in enumerate(zip(batch.images.chunk(count), labels.chunk(count), strict=True)):
             parts = self.backward(training, *rows, k)
             for name, value in parts.items():
                 means[name] = value if k == 0 else means[name] + value

@@ -43,9 +43,8 @@ def losses(method: str) -> list[float]:
     training = trainer.start(network(0))
     training.student.train()
     found = []
-    for rows, draws in trainer.batches(0):
-        images = trainer.augmentation(rows, draws)
-        parts = trainer.take_step(training, images, data.train.labels[rows])
+    for batch in trainer.batches.epoch(0):
+        parts = trainer.take_step(training, batch)
         found.append(float(f"{float(parts['loss'].detach()):.{DIGITS}g}"))
         if len(found) == STEPS:
             return found

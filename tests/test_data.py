@@ -19,6 +19,7 @@ import torch
 from harness.config import DATA, ConfigError
 from harness.data import MODULES, Dataset, archives, cifar, fashion_mnist, load, svhn, tiny_imagenet
 from harness.data.archives import Archive, fetch
+from harness.data.augmentation import Augmentation
 from harness.progress import Console
 from tests import formats
 
@@ -308,3 +309,17 @@ def test_real_fashion_mnist():
     values = torch.cat([data.train.images, data.validation.images]).double() / 255
     assert float(values.mean()) == pytest.approx(data.mean[0], abs=1e-4)
     assert float(values.std()) == pytest.approx(data.sd[0], abs=1e-4)
+
+
+def test_views_are_numbered():
+    images = torch.arange(2 * 3 * 5 * 5).remainder(256).byte().reshape(2, 3, 5, 5)
+    augmentation = Augmentation(images, padding=2, flip=True, seed=0)
+    assert augmentation.views == 50
+    rows = torch.tensor([1, 0, 1])
+    for epoch in range(20):
+        shown, numbers = augmentation(rows, augmentation.draw(epoch))
+        for image, row, number in zip(shown, rows, numbers.tolist(), strict=True):
+            assert number // 50 == row
+            assert torch.equal(image, augmentation.view(number % 50, row[None])[0])
+    views = torch.stack([augmentation.view(v, torch.tensor([1])) for v in range(50)])
+    assert len(views.flatten(1).unique(dim=0)) == 50

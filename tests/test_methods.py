@@ -14,6 +14,7 @@ from harness import streams
 from harness.config import Train
 from harness.data import Dataset, Split
 from harness.data.augmentation import to_unit
+from harness.data.batches import Batch
 from harness.training import Trainer
 from methods.combined import Combined
 from methods.diversify import disagreement
@@ -155,7 +156,7 @@ def one_step(method, network, teachers, momentum=0.0):
     probe = copy.deepcopy(training.student).train()
     method.loss(images, LABELS, teachers, probe)["loss"].backward()
     training.student.train()
-    trainer.take_step(training, images, LABELS)
+    trainer.take_step(training, Batch(images, LABELS))
     return trainer.rate(0), before, probe, training.student
 
 
@@ -267,7 +268,7 @@ def test_teachers_match_what_the_student_is_shown(network, teachers):
     moved, _ = trainer.method.inputs(images, LABELS, teachers, network, streams.generator(0, "perturbation", 0))
     expected = trainer.method.loss(moved, LABELS, teachers, copy.deepcopy(network).train())["loss"]
     training.student.train()
-    torch.testing.assert_close(trainer.take_step(training, images, LABELS)["loss"], expected)
+    torch.testing.assert_close(trainer.take_step(training, Batch(images, LABELS))["loss"], expected)
 
 
 # All of them

@@ -15,6 +15,7 @@ from torch import nn
 from harness import networks
 from harness.config import TRAIN, ConfigError, check_name
 from harness.data import Dataset, Split
+from harness.data.batches import Batch
 from harness.training import Trainer
 from methods.combined import Combined
 from methods.latent_be import convert, rank_one_layers
@@ -74,7 +75,7 @@ def test_convert_train_merge_export(name):
             assert torch.allclose(logits, expected, atol=float(1e-4 * scale))
 
     student.train()
-    parts = trainer.take_step(training, unit, split.labels)
+    parts = trainer.take_step(training, Batch(unit, split.labels))
     assert torch.isfinite(parts["loss"])
     layers = rank_one_layers(student.network)
     assert len(layers) == sum(isinstance(m, nn.Conv2d | nn.Linear | nn.MultiheadAttention) for m in plain.modules())

@@ -37,11 +37,10 @@ def shown(digits, name, seed, steps=12):
     training = loop.start(build(digits, seed))
     seen = []
     for epoch in range(2):
-        for rows, draws in loop.batches(epoch):
-            images, labels = loop.augmentation(rows, draws), digits.train.labels[rows]
-            seen.append((images.clone(), labels.clone()))
+        for batch in loop.batches.epoch(epoch):
+            seen.append((batch.images.clone(), batch.labels.clone()))
             if len(seen) <= steps:
-                loop.take_step(training, images, labels)
+                loop.take_step(training, batch)
     return seen
 
 

@@ -14,6 +14,7 @@ from harness import config as settings
 from harness import networks, optimisation
 from harness.config import CHOICES, TRAIN, ConfigError, Train
 from harness.data import Dataset, Split
+from harness.data.batches import Batch
 from harness.training import Trainer, Training
 from methods.baselines.supervised import Supervised
 from methods.losses import label_loss
@@ -48,7 +49,7 @@ def make_trainer(data: Dataset, method=None, teachers=(), **recipe) -> Trainer:
 
 def step(trainer: Trainer, training: Training, data: Dataset, first: int = 0) -> dict:
     rows = slice(first, first + 8)
-    return trainer.take_step(training, data.train.images[rows].double() / 255, data.train.labels[rows])
+    return trainer.take_step(training, Batch(data.train.images[rows].double() / 255, data.train.labels[rows]))
 
 
 def weights(module: nn.Module) -> torch.Tensor:

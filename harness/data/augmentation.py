@@ -32,6 +32,7 @@ class Augmentation:
         self.size = images.shape[-2:]
         self.padded = torch.nn.functional.pad(images, (padding,) * 4)
         self.padding, self.flip, self.seed = padding, flip, seed
+        self.views = (2 * padding + 1) ** 2 * (2 if flip else 1)  # of each image
 
     def draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """dy, dx and flip of every image of the split for one epoch, [N] each, on the images' device."""
@@ -41,10 +42,24 @@ class Augmentation:
         flip = torch.rand(count, generator=stream) < (0.5 if self.flip else 0)
         return dy.to(device), dx.to(device), flip.to(device)
 
-    def __call__(self, rows: Tensor, draws: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Views of the images `rows` [B] as float32 in [0, 1], by their draws of the epoch."""
+    def __call__(self, rows: Tensor, draws: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Views of the images `rows` [B] as float32 in [0, 1], by their draws of the epoch, and the views' numbers [B].
+
+        View number n * V + v is view v of image n, as `view` makes it.
+        """
         dy, dx, flip = (values[rows] for values in draws)
-        return to_unit(crop(self.padded, rows, dy, dx, flip, self.size))
+        images = to_unit(crop(self.padded, rows, dy, dx, flip, self.size))
+        across = 2 * self.padding + 1
+        mirrored = flip.long() * across**2 if self.flip else 0
+        return images, rows * self.views + mirrored + dy * across + dx
+
+    def view(self, v: int, rows: Tensor) -> Tensor:
+        """View v in 0..V-1 of the images `rows` [B], as float32 in [0, 1]."""
+        across = 2 * self.padding + 1
+        mirrored, corner = divmod(v, across**2)
+        dy, dx = divmod(corner, across)
+        dy, dx, mirrored = (torch.full_like(rows, value) for value in (dy, dx, mirrored))
+        return to_unit(crop(self.padded, rows, dy, dx, mirrored.bool(), self.size))
 
 
 def to_unit(images: Tensor) -> Tensor:

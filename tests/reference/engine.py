@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from harness import metrics
 from harness.config import TRAIN
 from harness.data import Dataset, Split
+from harness.data.batches import Batch
 from harness.training import Trainer, Training
 from methods.baselines.supervised import Supervised
 from methods.combined import Combined
@@ -255,7 +256,7 @@ class Engine:
             student.register_forward_hook(lambda _, inputs, logits: seen.update(images=inputs[0], logits=logits)),
             training.optimiser.register_step_pre_hook(lambda *_: seen.update(gradients=gradients(training))),
         ]
-        parts = trainer.take_step(training, self.images, self.labels)
+        parts = trainer.take_step(training, Batch(self.images, self.labels))
         for hook in hooks:
             hook.remove()
 
