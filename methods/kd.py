@@ -21,6 +21,9 @@ class KD(Method):
         check(0 <= self.alpha <= 1, f"method.alpha must lie in [0, 1], not {self.alpha}")
         check(self.temperature > 0, f"method.temperature must be positive, not {self.temperature}")
 
+    def passes(self, members):
+        return 3 + (self.teachers or members)
+
     def target(self, images, teachers):
         """What the student's softmax is asked to match, [B, K]."""
         return soften(teachers(images)[0], self.temperature)

@@ -52,6 +52,13 @@ class Method:
         """The smallest teacher set it can learn from."""
         return 1 if cls.teachers is None else cls.teachers
 
+    def passes(self, members: int) -> int:
+        """What a training step must cost, in forward passes of one network on one batch, with so many teachers.
+
+        A backward pass counts 2, one to the input alone 1; a plain student's own step so costs 3 (spec: cost model).
+        """
+        return 3
+
     def student(self, network: nn.Module, members: int, generator: torch.Generator) -> nn.Module:
         """The module to train, made from a freshly initialised plain network. `members` is the number of teachers."""
         return network

@@ -30,6 +30,11 @@ class Perturbed:
     def minimum_teachers(cls):
         return 2
 
+    def passes(self, members):
+        # Of the teachers, and with SDiv of the student's members: one forwards, one forwards and back to its input.
+        pairs = 2 if self.student_term else 1
+        return (2 if self.keep_clean else 1) * super().passes(members) + 3 * pairs
+
     def inputs(self, images, labels, teachers, student, generator):
         # The pair comes first: only its two members run, only one of them backwards.
         i, j = self.pair or draw_pair(len(teachers), generator)

@@ -32,6 +32,9 @@ class WeightAveraging(KD):
     def minimum_teachers(cls):
         return 2
 
+    def passes(self, members):
+        return 3 * members + members
+
     def student(self, network, members, generator):
         return convert(network, members, self.factors, self.factors_sd, generator)
 
