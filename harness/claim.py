@@ -30,6 +30,10 @@ class Claimed(RuntimeError):
     """Somebody else, alive, works in the directory."""
 
 
+class TakenOver(Claimed):
+    """This process was silent for so long that its claim went to another one; the directory is no longer its own."""
+
+
 class Claim:
     """A context in which this process alone owns `directory`.
 
@@ -43,6 +47,8 @@ class Claim:
         self.wait_s, self.patient = wait_s, patient
         self.token = uuid.uuid4().hex
         self.beats = 0
+        self.lost_to: str | None = None
+        self._seen = time.monotonic()  # when the claim was last known to be ours
         self._ended = threading.Event()
 
     def __enter__(self) -> Claim:
@@ -61,6 +67,7 @@ class Claim:
             if not self.patient and time.monotonic() - since > self.wait_s:
                 raise Claimed(describe(owner))
             time.sleep(0.2)
+        self._seen = time.monotonic()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="claim-heartbeat")
         self._thread.start()
         return self
@@ -73,6 +80,21 @@ class Claim:
         owner = read_claim(self.path)
         if owner is not None and owner.get("token") == self.token:
             self.path.unlink(missing_ok=True)
+
+    def lost(self) -> bool:
+        """Whether another process owns the directory by now. Cheap enough for every step: it reads the claim only where
+        a heartbeat is overdue, as after a pause of this process or its file system.
+        """
+        if self.lost_to is None and time.monotonic() - self._seen > 2 * BEAT_S:
+            self._look()
+        return self.lost_to is not None
+
+    def check(self) -> None:
+        """Look at the claim now, before something is written. Raises TakenOver where it is another's."""
+        if self.lost_to is None:
+            self._look()
+        if self.lost_to is not None:
+            raise TakenOver(f"taken over during a pause of this process: {self.lost_to}")
 
     def content(self) -> dict[str, Any]:
         return {
@@ -109,13 +131,24 @@ class Claim:
                 os.link(aside, self.path)
         aside.unlink(missing_ok=True)
 
+    def _look(self) -> None:
+        owner = read_claim(self.path)
+        if owner is None:
+            self.lost_to = "another one has finished there"
+        elif owner["token"] != self.token:
+            self.lost_to = describe(owner)
+        else:
+            self._seen = time.monotonic()
+
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
-            owner = read_claim(self.path)
-            if owner is None or owner.get("token") != self.token:
-                return  # taken over while this process was frozen; the new owner's files must not be touched
-            self.beats += 1
-            write_atomically(self.path, json.dumps(self.content()))
+            # A full disk or a file server that restarts may pass; until then the claim grows old.
+            with contextlib.suppress(OSError):
+                self._look()
+                if self.lost_to is not None:
+                    return
+                self.beats += 1
+                write_atomically(self.path, json.dumps(self.content()))
 
 
 def read_claim(path: Path) -> dict[str, Any] | None:

@@ -54,7 +54,8 @@ def execute(config: dict[str, Any], console: Console, stop: Stop = lambda: False
     """The record of a run: read where it is finished, else made, resuming from a checkpoint where there is one.
 
     `stop` is asked between steps whether to checkpoint and end. Raises Interrupted then, Claimed where another process
-    is at the run, Diverged, ConfigError, and whatever else went wrong; the record says so before it is raised.
+    is at the run (or took it over while this one was silent: nothing more is written then), Diverged, ConfigError, and
+    whatever else went wrong; the record says so before it is raised.
     """
     directory = run_directory(config)
     force = config["force"] and not is_teacher(config)
@@ -63,12 +64,12 @@ def execute(config: dict[str, Any], console: Console, stop: Stop = lambda: False
         return record
     device = choose_device(config["device"])
     make_writable(directory)
-    with Claim(directory):
+    with Claim(directory) as claim:
         if force:
             forget(directory)
         elif record := finished(directory, console):
             return record
-        return Run(config, directory, device, console, stop).execute()
+        return Run(config, directory, claim, device, console, stop).execute()
 
 
 def finished(directory: Path, console: Console) -> Record | None:
@@ -130,9 +131,17 @@ def load_cached(key: str, device: torch.device, console: Console) -> tuple[Datas
 class Run:
     """One run in its claimed directory."""
 
-    def __init__(self, config: dict[str, Any], directory: Path, device: torch.device, console: Console, stop: Stop):
-        self.config, self.directory, self.device = config, directory, device
-        self.console, self.stop = console, stop
+    def __init__(
+        self,
+        config: dict[str, Any],
+        directory: Path,
+        claim: Claim,
+        device: torch.device,
+        console: Console,
+        stop: Stop,
+    ):
+        self.config, self.directory, self.claim, self.device = config, directory, claim, device
+        self.console, self.stop = console, lambda: stop() or claim.lost()
         self.started = time.time()
         self.earlier: dict[str, Any] = {"attempts": 0, "wall_s": 0.0}
         # Without a limit every job of a node would start a thread for each of its cores, and they would trample.
@@ -162,6 +171,7 @@ class Run:
             trainer.run(training)
             record = self.evaluate(trainer, training)
         except Exception as error:
+            self.claim.check()  # whatever went wrong, the files of a new owner are left alone
             status = {Interrupted: "interrupted", Diverged: "diverged"}.get(type(error), "failed")
             self.log.write(traceback.format_exc() if status == "failed" else f"{status}: {error}")
             write_record(self.directory, self.record(status, error))
@@ -181,10 +191,14 @@ class Run:
             padding=config["data"]["padding"],
             flip=config["data"]["flip"],
             seed=config["seed"],
-            report=self.log.epoch,
+            report=self.report,
             save=self.save,
             stop=self.stop,
         )
+
+    def report(self, epoch: dict[str, Any]) -> None:
+        self.claim.check()
+        self.log.epoch(epoch)
 
     def build_network(self, model: str, seed: int | str) -> nn.Module:
         data = self.data
@@ -266,7 +280,8 @@ class Run:
     # Checkpoints -------------------------------------------------------------------------------------------------
 
     def save(self, training: Training) -> None:
-        """Write the checkpoint; a reader sees the last one or this one, never a part."""
+        """Write the checkpoint; a reader sees the last one or this one, never a part. Raises TakenOver."""
+        self.claim.check()
         buffer = io.BytesIO()
         torch.save(
             {
@@ -320,6 +335,7 @@ class Run:
             bank = Teachers([self.load_teacher(directory) for directory in self.teacher_directories])
             record["shift"] = shift.evaluate(self.shift, network, bank) if self.shift else None
             record["ood"] = ood.evaluate(self.others, self.data, network, bank) if self.others else None
+        self.claim.check()
         self.write_predictions(logits, labels)
         self.write_student(network)
         record["cost"]["wall_s"] = self.wall()

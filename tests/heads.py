@@ -19,6 +19,15 @@ PATIENCE_S = 300.0
 TINY = ("train.epochs=2", "train.warmup_epochs=1", "teachers.size=2", "threads=1")
 
 
+def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE_S) -> Any:
+    """Wait until the condition holds, and return what it gave."""
+    deadline = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {patience:g} s"
+        time.sleep(0.1)
+    return found
+
+
 class Head:
     """`python -m harness ARGUMENTS`, started in the background; its output is in `log`."""
 
@@ -52,12 +61,10 @@ class Head:
 
     def until(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE_S) -> Any:
         """Wait until the condition holds, and return what it gave; fails with the head's output."""
-        deadline = time.monotonic() + patience
-        while not (found := condition()):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{what}: not within {patience:g} s; the head said\n{self.said}")
-            time.sleep(0.1)
-        return found
+        try:
+            return wait_for(condition, what, patience)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the head said\n{self.said}") from None
 
     def ends(self, patience: float = PATIENCE_S) -> int:
         """The exit status, once it has ended; a head that does not end is killed."""

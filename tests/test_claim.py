@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from harness import claim
-from harness.claim import Claim, Claimed, certainly_dead, is_claimed, read_claim
-from tests.heads import ROOT
+from harness.claim import Claim, Claimed, TakenOver, certainly_dead, is_claimed, read_claim
+from harness.config import run_directory
+from tests.heads import ROOT, wait_for
+from tests.running import configure
 
 
 @pytest.fixture(autouse=True)
@@ -91,12 +94,49 @@ def test_a_restarted_job_takes_over_from_itself(tmp_path: Path, monkeypatch: pyt
     assert certainly_dead(owner)
 
 
-def test_who_was_taken_over_leaves_the_new_claim_alone(tmp_path: Path) -> None:
-    with Claim(tmp_path):
+def test_who_was_taken_over_notices_and_leaves_the_new_claim_alone(tmp_path: Path) -> None:
+    with Claim(tmp_path) as mine:
+        mine.check()
         taken = foreign(tmp_path)
+        with pytest.raises(TakenOver, match="on elsewhere is working on it"):
+            mine.check()
+        assert mine.lost()
         time.sleep(0.5)
         assert read_claim(tmp_path / "claim.json") == taken
     assert read_claim(tmp_path / "claim.json") == taken
+
+
+@pytest.mark.slow
+def test_a_run_that_was_taken_over_stops_and_writes_nothing_more(tmp_path: Path) -> None:
+    """One process is frozen; a second takes its run over; the first, awake again, leaves it alone."""
+    config = configure(tmp_path, "supervised", train__epochs=300, threads=1)
+    directory = run_directory(config)
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(config))
+    code = "import sys; from harness import claim, job; claim.BEAT_S, claim.STALE_S = 0.2, 2.0\nsys.exit(job.main())"
+    command = [sys.executable, "-u", "-c", code, str(directory / "config.json")]
+
+    def begin() -> subprocess.Popen[str]:
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    first = begin()
+    wait_for(lambda: (directory / "checkpoint.pt").exists(), "a checkpoint")
+    first.send_signal(signal.SIGSTOP)
+    second = begin()
+    wait_for(lambda: (read_claim(directory / "claim.json") or {"pid": None})["pid"] == second.pid, "the takeover")
+    first.send_signal(signal.SIGCONT)
+    said, _ = first.communicate(timeout=60)
+    assert first.returncode == 0, said
+    assert said.splitlines()[-1].startswith("left to others: taken over during a pause of this process: ")
+    assert f"process {second.pid} on " in said
+    assert "Traceback" not in said
+    assert second.poll() is None, "the second one was still at it"
+    said, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, said
+    assert "resumed at step" in (directory / "run.log").read_text()
+    epochs = [json.loads(row)["epoch"] for row in (directory / "history.jsonl").read_text().splitlines()]
+    assert epochs == list(range(1, 301))
+    assert json.loads((directory / "record.json").read_text())["provenance"]["attempts"] == 2
 
 
 @pytest.mark.slow
