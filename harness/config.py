@@ -37,6 +37,9 @@ class Data:
     image_size: int = 64  # of data=folder: images are scaled to it
     padding: int = 1  # random crops after padding this many black pixels on every side
     flip: bool = False  # random mirror images
+    randaugment: int = 0  # random operations an image, of those in harness/data/randaugment.py
+    magnitude: int = 9  # of randaugment: from 0 to 30, the strongest
+    cutout: int = 0  # side in pixels of a square, anywhere in the image, that shows the set's mean colour
 
 
 @dataclass
@@ -55,6 +58,7 @@ class Train:
     momentum: float = 0.9  # of adamw: the first beta
     nesterov: bool = True
     label_smoothing: float = 0.0  # share of a label that is spread over all classes
+    mixup: float = 0.0  # images and labels are mixed in pairs, lam ~ Beta(mixup, mixup); teachers see the mixed images
     average: str = "none"  # what is deployed: the last weights, or their mean over steps (ema) or over epochs (swa)
     ema_decay: float = 0.999
     swa_start: float = 0.75  # share of the epochs after which the mean begins; batch norm is re-estimated
@@ -262,7 +266,10 @@ def validate(config: dict[str, Any]) -> None:
             name not in ("folder", config["data"]["name"]),
             f"evaluate.ood={name} is no other data set that goes by its name",
         )
-    require(config["data"]["padding"] >= 0, f"data.padding must not be negative, not {config['data']['padding']}")
+    for name in ("padding", "randaugment", "cutout"):
+        require(config["data"][name] >= 0, f"data.{name} must not be negative, not {config['data'][name]}")
+    magnitude = config["data"]["magnitude"]
+    require(0 <= magnitude <= 30, f"data.magnitude must lie in [0, 30], not {magnitude}")
     require(
         config["data"]["name"] != "folder" or config["data"]["root"] is not None, "data=folder needs data.root=FOLDER"
     )
@@ -287,6 +294,7 @@ def validate_recipe(train: dict[str, Any], prefix: str) -> None:
     for name in ("epochs", "batch_size", "checkpoint_every", "accumulate", "steps_per_epoch", "lr_batch_size"):
         require(train[name] is None or train[name] >= 1, f"{prefix}.{name} must be at least 1, not {train[name]}")
     require(train["lr"] > 0, f"{prefix}.lr must be positive, not {train['lr']}")
+    require(train["mixup"] >= 0, f"{prefix}.mixup must not be negative, not {train['mixup']}")
     for name in ("momentum", "label_smoothing", "ema_decay", "swa_start"):
         require(0 <= train[name] < 1, f"{prefix}.{name} must lie in [0, 1), not {train[name]}")
     for name, known in CHOICES.items():

@@ -38,6 +38,7 @@ from harness.config import (
     teacher_config,
 )
 from harness.data import Dataset, load
+from harness.data.changes import image_changes
 from harness.progress import Console, RunLog
 from harness.record import VERSION, DamagedRecord, read_record, write_atomically, write_record
 from harness.training import Diverged, Interrupted, Trainer, Training, check_fit, predict
@@ -191,6 +192,7 @@ class Run:
             padding=config["data"]["padding"],
             flip=config["data"]["flip"],
             seed=config["seed"],
+            changes=image_changes(config["data"], self.data),
             report=self.report,
             save=self.save,
             stop=self.stop,

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-PURPOSES = ("split", "init", "factors", "order", "augmentation", "perturbation", "layers")
+PURPOSES = (
+    *("split", "init", "factors", "order", "augmentation", "randaugment", "cutout", "mixup"),
+    *("perturbation", "layers"),
+)
 
 
 def derive(seed: int | str, purpose: str, *counters: int) -> int:

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from harness.config import ConfigError
 from harness.data import Dataset, Split
 from harness.data.augmentation import to_unit
 from harness.data.batches import Batch, DeviceBatches
+from harness.data.changes import Change, ChangedBatches
+from harness.data.mixup import MixUp
 from methods.method import Method, Teachers
 
 
@@ -87,8 +89,9 @@ class Training:
 class Trainer:
     """One training on one device.
 
-    recipe: the `train` configuration. `report` is called with each epoch's summary (a dict), `save` with the Training
-    whenever it is worth keeping, `stop` is asked between steps whether to end here.
+    recipe: the `train` configuration. changes: of images, beyond crops and mirror images. `report` is called with each
+    epoch's summary (a dict), `save` with the Training whenever it is worth keeping, `stop` is asked between steps
+    whether to end here.
     """
 
     method: Method
@@ -98,6 +101,7 @@ class Trainer:
     padding: int
     flip: bool
     seed: int | str
+    changes: Sequence[Change] = ()
     report: Callable[[dict[str, Any]], None] = lambda summary: None
     save: Callable[[Training], None] = lambda training: None
     stop: Callable[[], bool] = lambda: False
@@ -107,6 +111,9 @@ class Trainer:
         check_fit(self.recipe, self.data)
         size, steps = self.recipe["batch_size"], self.recipe["steps_per_epoch"]
         self.batches = DeviceBatches(self.data.train, self.padding, self.flip, self.seed, size, steps)
+        mixup = [MixUp(self.recipe["mixup"], self.data.classes)] if self.recipe["mixup"] else []
+        if changes := [*self.changes, *mixup]:
+            self.batches = ChangedBatches(self.batches, changes, self.seed)
         self.steps_per_epoch = self.batches.steps
         self.device = self.data.train.images.device
 
@@ -206,9 +213,10 @@ class Trainer:
         return parts
 
     def smooth(self, labels: Tensor) -> Tensor:
-        """Labels [B] as distributions [B, K], a share of each spread evenly over all classes."""
+        """Labels [B] or [B, K] as distributions [B, K], a share of each spread evenly over all classes."""
         share, classes = self.recipe["label_smoothing"], self.data.classes
-        return nn.functional.one_hot(labels, classes).float() * (1 - share) + share / classes
+        soft = labels if labels.is_floating_point() else nn.functional.one_hot(labels, classes).float()
+        return soft * (1 - share) + share / classes
 
     def average_epoch(self, training: Training, epoch: int) -> None:
         """SWA: the plain mean of the student after every epoch from `swa_start` on (epochs count from 0 here)."""

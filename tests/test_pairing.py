@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import methods
 from harness import networks, streams
 from harness.config import Data, Train, run_directory, teacher_config
 from harness.data import load
+from harness.data.changes import image_changes
 from harness.training import Trainer
+from methods.kd import KD
 from methods.method import Teachers
 
 RECIPE = vars(Train(epochs=3, batch_size=50, warmup_epochs=1))
@@ -24,16 +27,16 @@ def build(digits, seed):
     return networks.build("preresnet_tiny", 10, digits.mean, digits.sd, streams.generator(seed, "init"))
 
 
-def trainer(digits, name, seed, teachers=4):
+def trainer(digits, name, seed, teachers=4, changes=(), **recipe):
     method = methods.load(name)()
     used = teachers if method.teachers is None else method.teachers
     bank = Teachers([build(digits, f"teacher/0/{m}") for m in range(used)])
-    return Trainer(method, digits, bank, RECIPE, padding=1, flip=False, seed=seed)
+    return Trainer(method, digits, bank, RECIPE | recipe, padding=1, flip=False, seed=seed, changes=changes)
 
 
-def shown(digits, name, seed, steps=12):
+def shown(digits, name, seed, steps=12, **more):
     """Images and labels that the loop hands to a method, while the method does its own drawing in between."""
-    loop = trainer(digits, name, seed)
+    loop = trainer(digits, name, seed, **more)
     training = loop.start(build(digits, seed))
     seen = []
     for epoch in range(2):
@@ -51,6 +54,34 @@ def test_methods_see_the_same_images_in_the_same_order(digits, name):
     for (images, labels), (images_too, labels_too) in zip(reference, other, strict=True):
         assert torch.equal(images, images_too)
         assert torch.equal(labels, labels_too)
+
+
+@pytest.mark.parametrize("name", ["ensemble_kd", "weight_averaging", "perturbation", "combined"])
+def test_methods_see_the_same_images_after_every_change(digits, name):
+    changes = image_changes(vars(Data(randaugment=2, cutout=3)), digits)
+    reference, other = (shown(digits, chosen, 0, 3, changes=changes, mixup=1.0) for chosen in ("kd", name))
+    assert reference[0][1].shape == (50, 10)
+    for (images, labels), (images_too, labels_too) in zip(reference, other, strict=True):
+        assert torch.equal(images, images_too)
+        assert torch.equal(labels, labels_too)
+
+
+class Watching(nn.Module):
+    """A teacher that keeps what it was shown."""
+
+    def forward(self, images):
+        self.seen = images.clone()
+        return images.flatten(1)[:, :10]
+
+
+def test_teachers_see_mixed_images(digits):
+    teacher = Watching()
+    loop = Trainer(KD(), digits, Teachers([teacher]), RECIPE | {"mixup": 1.0}, padding=1, flip=False, seed=0)
+    batch = next(loop.batches.epoch(0))
+    loop.take_step(loop.start(build(digits, 0)), batch)
+    assert torch.equal(teacher.seen, batch.images)
+    plain = next(loop.batches.source.epoch(0))
+    assert not torch.equal(plain.images, batch.images)
 
 
 def test_seeds_differ_and_zero_is_a_seed(digits):
