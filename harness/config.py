@@ -34,8 +34,10 @@ class Data:
     root: str | None = None  # folder of the files, where the set is not part of the package; None: data
     download: bool = False  # get what is missing there; checksums are verified
     validation: int | None = None  # images held out for validation; None: as the set's module in harness/data says
-    image_size: int = 64  # of data=folder: images are scaled to it
-    padding: int = 1  # random crops after padding this many black pixels on every side
+    image_size: int = 64  # of folder and imagenet: images are scaled to it
+    memory_gb: float = 4.0  # of folder and imagenet: sets that would be larger decoded stay in files, read by workers
+    workers: int | None = None  # processes that read such sets; None: one a core, at most 16; 0: none beside the run's
+    padding: int = 1  # random crops after padding this many black pixels; sets in files: random parts of any shape
     flip: bool = False  # random mirror images
     randaugment: int = 0  # random operations an image, of those in harness/data/randaugment.py
     magnitude: int = 9  # of randaugment: from 0 to 30, the strongest
@@ -75,6 +77,9 @@ class TeacherSet:
     set: int = 0  # sets are disjoint: no two share a random stream
     model: str | None = None  # their network; None: the student's
     train: dict[str, Any] = field(default_factory=dict)  # their recipe's differences from `train`
+    # Their answers for every crop and mirror image, computed once and kept in the bank (see harness/views.py): views,
+    # none, or auto: where the method asks about these and building them costs no more than one run saves.
+    cache: str = "auto"
 
 
 @dataclass
@@ -163,7 +168,9 @@ DATA = {
     "svhn": Data("svhn", padding=4),
     "tiny_imagenet": Data("tiny_imagenet", padding=8, flip=True),
     "folder": Data("folder", padding=8, flip=True),
+    "imagenet": Data("imagenet", image_size=224, padding=8, flip=True),
 }
+FOLDERS = ("folder", "imagenet")  # data.root is the set itself
 TRAIN = {
     "digits": Train(),
     "smoke": Train(epochs=1, batch_size=32, warmup_epochs=0, steps_per_epoch=20),  # does it run at all
@@ -182,7 +189,7 @@ CHOICES = {
 # Where files lie, what runs them, how often they save, what is asked of them: none of it changes a result.
 INCIDENTAL = (
     *("runs", "bank", "device", "threads", "force", "fail_fast", "harness", "sweep", "study"),
-    *("data.root", "data.download", "train.checkpoint_every"),
+    *("data.root", "data.download", "data.workers", "train.checkpoint_every"),
 )
 
 
@@ -219,7 +226,7 @@ def teacher_config(config: dict[str, Any], member: int) -> dict[str, Any]:
         "model": teachers["model"] or config["model"],
         "train": {**config["train"], **teachers["train"]},
         "seed": f"teacher/{teachers['set']}/{member}",
-        "teachers": {"size": 0, "set": teachers["set"], "model": None, "train": {}},
+        "teachers": {"size": 0, "set": teachers["set"], "model": None, "train": {}, "cache": "none"},
         "evaluate": {key: False for key in config["evaluate"]},
     }
 
@@ -263,18 +270,22 @@ def validate(config: dict[str, Any]) -> None:
     for name in config["evaluate"]["ood"] or ():
         check_name("data", name)
         require(
-            name not in ("folder", config["data"]["name"]),
+            name not in (*FOLDERS, config["data"]["name"]),
             f"evaluate.ood={name} is no other data set that goes by its name",
         )
     for name in ("padding", "randaugment", "cutout"):
         require(config["data"][name] >= 0, f"data.{name} must not be negative, not {config['data'][name]}")
     magnitude = config["data"]["magnitude"]
     require(0 <= magnitude <= 30, f"data.magnitude must lie in [0, 30], not {magnitude}")
-    require(
-        config["data"]["name"] != "folder" or config["data"]["root"] is not None, "data=folder needs data.root=FOLDER"
-    )
+    for name in ("workers", "memory_gb"):
+        chosen = config["data"][name]
+        require(chosen is None or chosen >= 0, f"data.{name} must not be negative, not {chosen}")
+    name = config["data"]["name"]
+    require(name not in FOLDERS or config["data"]["root"] is not None, f"data={name} needs data.root=FOLDER")
     require(teachers["size"] >= 1, f"teachers.size must be at least 1, not {teachers['size']}")
     require(teachers["set"] >= 0, f"teachers.set must not be negative, not {teachers['set']}")
+    caches = ("auto", "views", "none")
+    require(teachers["cache"] in caches, f"teachers.cache is one of {', '.join(caches)}, not {teachers['cache']!r}")
     unknown = sorted(set(teachers["train"]) - {f.name for f in fields(Train)})
     require(not unknown, f"teachers.train knows no option {', '.join(unknown)}")
     validate_recipe(config["train"], "train")

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from harness import diagnostics, metrics, networks, ood, provenance, shift, streams
+from harness import views as view_cache
 from harness.claim import Claim, Claimed
 from harness.config import (
     DATA,
@@ -38,6 +39,7 @@ from harness.config import (
     teacher_config,
 )
 from harness.data import Dataset, load
+from harness.data.augmentation import Augmentation
 from harness.data.changes import image_changes
 from harness.progress import Console, RunLog
 from harness.record import VERSION, DamagedRecord, read_record, write_atomically, write_record
@@ -251,7 +253,32 @@ class Run:
             for split in ("validation", "test"):
                 self.teacher_logits[split] = np.stack([file[f"{split}_logits"] for file in files])
         used = directories if self.method.teachers is None else directories[: self.method.teachers]
-        self.teachers = Teachers([self.load_teacher(directory) for directory in used])
+        members = [self.load_teacher(directory) for directory in used]
+        self.teachers = self.cache_teachers(members, used) or Teachers(members)
+
+    def cache_teachers(self, members: list[nn.Module], directories: list[Path]) -> Teachers | None:
+        """The teachers with their answers for every view of the train images, where that is worth it."""
+        data, recipe = self.config["data"], self.config["train"]
+        # What is shown is then no view that could be numbered.
+        in_files = not isinstance(self.data.train.images, torch.Tensor)
+        changed = in_files or recipe["mixup"] or image_changes(data, self.data)
+        views = None
+        if not changed:
+            views = Augmentation(self.data.train.images, data["padding"], data["flip"], self.config["seed"])
+        wanted = self.config["teachers"]["cache"]
+        if not view_cache.is_worth_it(wanted, self.method, recipe["epochs"], views, self.data.classes):
+            return None
+        name = view_cache.name(self.fingerprint, views)
+        about = (views, self.data.classes, self.console, self.stop)
+        try:
+            answers = [
+                view_cache.load_or_build(directory / name, member.eval(), *about).to(self.device)
+                for directory, member in zip(directories, members, strict=True)
+            ]
+        except OSError as error:  # such as somebody else's bank, or a full disk
+            self.console.say(f"the teachers' views cannot be kept in the bank, they are asked instead: {error}")
+            return None
+        return view_cache.CachedTeachers(members, answers)
 
     def await_teacher(self, config: dict[str, Any]) -> None:
         """Return when the teacher is in the bank: trained here, or by whoever holds the claim on it."""
@@ -418,6 +445,7 @@ class Run:
                 "attempts": self.earlier["attempts"] + 1,
                 "streams": {purpose: streams.derive(seed, purpose) for purpose in streams.PURPOSES},
                 "teachers": getattr(self, "teacher_names", []),
+                "teacher_views": isinstance(getattr(self, "teachers", None), view_cache.CachedTeachers),
                 "data": getattr(self, "fingerprint", None),
             },
         }

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from harness import optimisation, streams
 from harness.config import ConfigError
-from harness.data import Dataset, Split
+from harness.data import Dataset, Split, train_batches
 from harness.data.augmentation import to_unit
-from harness.data.batches import Batch, DeviceBatches
+from harness.data.batches import Batch
 from harness.data.changes import Change, ChangedBatches
 from harness.data.mixup import MixUp
 from methods.method import Method, Teachers
@@ -110,7 +110,7 @@ class Trainer:
         self.epochs: int = self.recipe["epochs"]
         check_fit(self.recipe, self.data)
         size, steps = self.recipe["batch_size"], self.recipe["steps_per_epoch"]
-        self.batches = DeviceBatches(self.data.train, self.padding, self.flip, self.seed, size, steps)
+        self.batches = train_batches(self.data.train, self.padding, self.flip, self.seed, size, steps)
         mixup = [MixUp(self.recipe["mixup"], self.data.classes)] if self.recipe["mixup"] else []
         if changes := [*self.changes, *mixup]:
             self.batches = ChangedBatches(self.batches, changes, self.seed)
@@ -187,7 +187,8 @@ class Trainer:
             labels = self.smooth(labels)
         count = self.recipe["accumulate"]
         means: dict[str, Tensor] = {}
-        for k, rows in enumerate(zip(batch.images.chunk(count), labels.chunk(count), strict=True)):
+        views = [None] * count if batch.views is None else batch.views.chunk(count)
+        for k, rows in enumerate(zip(batch.images.chunk(count), labels.chunk(count), views, strict=True)):
             parts = self.backward(training, *rows, k)
             for name, value in parts.items():
                 means[name] = value if k == 0 else means[name] + value
@@ -200,10 +201,13 @@ class Trainer:
         training.step += 1
         return means
 
-    def backward(self, training: Training, images: Tensor, labels: Tensor, k: int) -> dict[str, Tensor]:
+    def backward(
+        self, training: Training, images: Tensor, labels: Tensor, views: Tensor | None, k: int
+    ) -> dict[str, Tensor]:
         """Add the gradients of part k of a batch; returns its share of the batch's mean loss and of its parts."""
         student, count = training.student, self.recipe["accumulate"]
         generator = streams.generator(self.seed, "perturbation", training.step, *([k] if k else []))
+        self.teachers.expect(images, views)
         with self.autocast():
             images, labels = self.method.inputs(images, labels, self.teachers, student, generator)
             parts = self.method.loss(images, labels, self.teachers, student)

@@ -31,6 +31,9 @@ class Teachers:
         with torch.no_grad():
             return torch.stack([at_least_float32(network(images)) for network in self.networks])
 
+    def expect(self, images: Tensor, views: Tensor | None) -> None:
+        """The batch drawn for this step, and which views it is of; some teachers know their answers for these."""
+
     def member(self, m: int) -> nn.Module:
         """Teacher m, as a network [B, C, H, W] -> [B, K]."""
         return self.networks[m]

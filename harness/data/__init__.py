@@ -1,11 +1,14 @@
-"""Data sets by name: one module each, whose `load` gives the whole set as tensors."""
+"""Data sets by name, one module each, and the batches made of them."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
+from harness.data.batches import Batches, DeviceBatches
 from harness.data.dataset import Dataset, Split, check
+from harness.data.files import FileImages
+from harness.data.workers import WorkerBatches
 from harness.progress import Console
 
 MODULES = {
@@ -16,6 +19,7 @@ MODULES = {
     "svhn": "harness.data.svhn",
     "tiny_imagenet": "harness.data.tiny_imagenet",
     "folder": "harness.data.folder",
+    "imagenet": "harness.data.imagenet",
 }
 
 
@@ -28,4 +32,16 @@ def load(config: dict[str, Any], console: Console | None = None) -> Dataset:
     return check(data, config["name"])
 
 
-__all__ = ["MODULES", "Dataset", "Split", "load"]
+def train_batches(
+    split: Split, padding: int, flip: bool, seed: int | str, batch_size: int, steps: int | None = None
+) -> Batches:
+    """Batches of a train split, where its images are: on the device, or in files, which workers crop in their own way.
+
+    steps: at most so many an epoch.
+    """
+    if isinstance(split.images, FileImages):
+        return WorkerBatches(split, flip, seed, batch_size, steps)
+    return DeviceBatches(split, padding, flip, seed, batch_size, steps)
+
+
+__all__ = ["MODULES", "Dataset", "Split", "load", "train_batches"]

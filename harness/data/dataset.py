@@ -1,4 +1,4 @@
-"""A data set as whole tensors of raw pixels on one device."""
+"""A data set as raw pixels: whole tensors on one device, or images in files that stand in for one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from harness.config import ConfigError
+from harness.data.files import FileImages
 
 
 @dataclass(frozen=True)
 class Split:
     """Images [N, C, H, W] uint8 and labels [N] int64, on one device."""
 
-    images: Tensor
+    images: Tensor | FileImages
     labels: Tensor
 
     def __len__(self) -> int:
@@ -46,11 +47,12 @@ class Dataset:
         return replace(self, train=train, validation=validation, test=test)
 
     def fingerprint(self) -> str:
-        """A hash of every pixel, label and split: equal where two runs saw the same data."""
+        """A hash of every pixel (or file), label and split: equal where two runs saw the same data."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            for tensor in (split.images, split.labels):
-                digest.update(tensor.cpu().numpy().tobytes())
+            for values in (split.images, split.labels):
+                in_files = isinstance(values, FileImages)
+                digest.update(values.fingerprint() if in_files else values.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -60,6 +62,20 @@ def hold_out(images: Tensor, labels: Tensor, validation: int, name: str) -> tupl
     if not 0 < validation < len(labels):
         raise ConfigError(f"data.validation={validation} leaves no train split of the {len(labels)} images of {name}")
     return Split(images[:kept], labels[:kept]), Split(images[kept:], labels[kept:])
+
+
+def last_of_each(labels: Tensor, classes: int, validation: int) -> Tensor:
+    """Which of the images [N] are held out: the last validation / classes of every class."""
+    each = validation // classes
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(classes):
+        rows = (labels == label).nonzero().flatten()
+        if not 0 < each < len(rows):
+            raise ConfigError(
+                f"data.validation={validation} is {each} images of each class, of which one has {len(rows)}"
+            )
+        held[rows[-each:]] = True
+    return held
 
 
 def check(data: Dataset, name: str) -> Dataset:

@@ -1,8 +1,11 @@
 """Any image set with a folder for each class, as torchvision's ImageFolder reads: SPLIT/CLASS/*.jpg (or .png ...).
 
 ROOT holds `train` and a second split, `test` or `val`, which is the test split; with both of them, `val` is the
-validation split, else the last images of every class of `train` are. Images are scaled to `data.image_size` (shorter
-side, then the centre) and kept as one tensor.
+validation split, else the last images of every class of `train` are.
+
+A set of at most `data.memory_gb` is scaled to `data.image_size` (shorter side, then the centre) and kept as one tensor.
+A larger one stays in its files: worker processes decode it, random parts of images for training, the centre for
+evaluation (see harness/data/files.py).
 """
 
 from __future__ import annotations
@@ -11,51 +14,52 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness.config import ConfigError
 from harness.data.archives import root_folder
-from harness.data.dataset import Dataset, Split
+from harness.data.dataset import Dataset, Split, last_of_each
+from harness.data.files import FileImages
 from harness.data.images import image_files, read_images
-from harness.data.tiny_imagenet import split_by_class
 from harness.progress import Console
 
 HELD_OUT = 0.1  # of the train images, where there is no validation folder
-LIMIT_BYTES = 64 << 30
+MEASURED = 2000  # images of a set in files that give its mean and sd
+
+Listed = tuple[list[Path], Tensor]  # files and their labels
 
 
 def load(config: dict[str, Any], console: Console) -> Dataset:
     """The folders' images, classes in the order of their names; mean and sd are those of the train split."""
-    root, size = root_folder(config["root"]), config["image_size"]
+    classes, listed = list_splits(config, ("test", "val"))
+    train, validation, test = read_splits(listed, config, console)
+    step = max(1, len(train) // MEASURED) if isinstance(train.images, FileImages) else 1
+    mean, sd = moments(train.images[::step])
+    return Dataset(len(classes), mean, sd, train, validation, test)
+
+
+def list_splits(config: dict[str, Any], tests: tuple[str, ...]) -> tuple[list[str], dict[str, Listed]]:
+    """Names of the classes; files and labels of train, validation and test. tests: folders that may be the test split."""
+    root = root_folder(config["root"])
     if not (root / "train").is_dir():
         raise ConfigError(
             f"{root / 'train'} is missing: data.root is a folder with train/CLASS/*.jpg and test/CLASS/*.jpg"
         )
     classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
-    second = next((name for name in ("test", "val") if (root / name).is_dir()), None)
+    second = next((name for name in tests if (root / name).is_dir()), None)
     if second is None or not classes:
-        raise ConfigError(f"{root} has no {'test or val folder' if classes else 'class folders in train'}")
-    has_validation = second == "test" and (root / "val").is_dir()
-    splits = {name: list_split(root / name, classes) for name in ["train", second] + ["val"] * has_validation}
-    count = sum(len(files) for files, _ in splits.values())
-    if (needed := count * 3 * size * size) > LIMIT_BYTES:
-        raise ConfigError(
-            f"{count:,} images of {size}x{size} are {needed / 1e9:.0f} GB: too many for one tensor; "
-            "choose a smaller data.image_size"
-        )
-    console.say(f"reading {count:,} images of {root}")
-    read = {
-        name: Split(read_images(files, size, True), torch.tensor(labels)) for name, (files, labels) in splits.items()
-    }
-    train = read["train"]
-    if has_validation:
-        validation = read["val"]
+        raise ConfigError(f"{root} has no {' or '.join(tests) + ' folder' if classes else 'class folders in train'}")
+    train, test = (list_split(root / name, classes) for name in ("train", second))
+    if second == "test" and (root / "val").is_dir():
+        validation = list_split(root / "val", classes)
     else:
-        train, validation = split_by_class(train, len(classes), config["validation"] or int(HELD_OUT * len(train)))
-    mean, sd = moments(train.images)
-    return Dataset(len(classes), mean, sd, train, validation, read[second])
+        files, labels = train
+        held = last_of_each(labels, len(classes), config["validation"] or int(HELD_OUT * len(files)))
+        train, validation = choose(train, ~held), choose(train, held)
+    return classes, {"train": train, "validation": validation, "test": test}
 
 
-def list_split(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
+def list_split(folder: Path, classes: list[str]) -> Listed:
     """Files and labels, class by class. Raises ConfigError for a class that the train split lacks."""
     unknown = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
     if unknown:
@@ -68,10 +72,28 @@ def list_split(folder: Path, classes: list[str]) -> tuple[list[Path], list[int]]
             raise ConfigError(f"{folder / name} has no images")
         files += found
         labels += [label] * len(found)
-    return files, labels
+    return files, torch.tensor(labels)
 
 
-def moments(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def choose(listed: Listed, rows: Tensor) -> Listed:
+    """The images of a mask [N]."""
+    files, labels = listed
+    return [files[row] for row in rows.nonzero().flatten().tolist()], labels[rows]
+
+
+def read_splits(listed: dict[str, Listed], config: dict[str, Any], console: Console) -> list[Split]:
+    """The three splits, read into memory where they fit into `data.memory_gb` together."""
+    size, root = config["image_size"], root_folder(config["root"])
+    count = sum(len(files) for files, _ in listed.values())
+    needed = count * 3 * size * size
+    if needed > config["memory_gb"] * 1e9:
+        console.say(f"{count:,} images of {root} stay in their files: they would be {needed / 1e9:.1f} GB")
+        return [Split(FileImages(files, size, config["workers"]), labels) for files, labels in listed.values()]
+    console.say(f"reading {count:,} images of {root}")
+    return [Split(read_images(files, size, True), labels) for files, labels in listed.values()]
+
+
+def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and sd of each channel, of pixels in [0, 1]; images [N, C, H, W] uint8."""
     mean, sd = [], []
     for channel in images.unbind(1):

@@ -16,16 +16,21 @@ from harness.config import ConfigError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 
 
+def open_image(path: Path) -> Image.Image:
+    """An image file in colour, whole. Raises ConfigError, naming the file, where it is none."""
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as an image: {error}") from error
+
+
 def read_image(path: Path, size: int, resize: bool) -> np.ndarray:
     """An image file as [3, size, size] uint8; `resize` scales its shorter side to `size` and crops the centre.
 
     Raises ConfigError, naming the file, where it is no whole image, or without `resize` not of that size.
     """
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as an image: {error}") from error
+    image = open_image(path)
     if resize:
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.config import ConfigError
 from harness.data.archives import Archive, md5_of, obtain, root_folder, unpack
-from harness.data.dataset import Dataset, Split
+from harness.data.dataset import Dataset, Split, last_of_each
 from harness.data.images import image_files, read_images
 from harness.progress import Console
 from harness.record import write_atomically
@@ -45,9 +45,10 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
     train, train_labels = list_train(folder, wnids)
     test, test_labels = list_test(folder, wnids)
     images = decode(folder, train + test, console)
-    whole = Split(images[: len(train)], train_labels)
-    kept, held = split_by_class(whole, len(wnids), config["validation"] or VALIDATION)
-    return Dataset(len(wnids), MEAN, SD, kept, held, Split(images[len(train) :], test_labels))
+    train_images, test_images = images.split([len(train), len(test)])
+    held = last_of_each(train_labels, len(wnids), config["validation"] or VALIDATION)
+    kept, validation = (Split(train_images[rows], train_labels[rows]) for rows in (~held, held))
+    return Dataset(len(wnids), MEAN, SD, kept, validation, Split(test_images, test_labels))
 
 
 def read_lines(path: Path) -> list[str]:
@@ -84,20 +85,6 @@ def list_test(folder: Path, wnids: list[str]) -> tuple[list[Path], Tensor]:
         files.append(folder / "val" / "images" / fields[0])
         found.append(labels[fields[1]])
     return files, torch.tensor(found)
-
-
-def split_by_class(whole: Split, classes: int, validation: int) -> tuple[Split, Split]:
-    """The last validation / classes images of every class are held out."""
-    each = validation // classes
-    held = torch.zeros(len(whole), dtype=torch.bool)
-    for label in range(classes):
-        rows = (whole.labels == label).nonzero().flatten()
-        if not 0 < each < len(rows):
-            raise ConfigError(
-                f"data.validation={validation} is {each} images of each class, of which one has {len(rows)}"
-            )
-        held[rows[-each:]] = True
-    return Split(whole.images[~held], whole.labels[~held]), Split(whole.images[held], whole.labels[held])
 
 
 def decode(folder: Path, files: list[Path], console: Console) -> Tensor:
