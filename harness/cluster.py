@@ -10,31 +10,25 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import queue, snapshot
+from harness import death, queue, snapshot
 from harness.claim import is_claimed
 from harness.config import ConfigError
+from harness.death import Death
+from harness.process import start_run, write_config
 from harness.record import write_atomically
 
 Config = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a job ended that left no result."""
-
-    message: str
-    log: str | None = None
-    slurm_state: str | None = None
-    slurm: dict[str, Any] | None = None
+Shape = dict[str, Any]  # what a job asks of the cluster: the fields of `hydra/launcher=submitit_slurm`
 
 
 class Backend(Protocol):
@@ -67,59 +61,55 @@ COMMON_PARAMETERS = {
 
 
 class Slurm:
-    """Job arrays through submitit. `params` are the fields of `hydra/launcher=submitit_slurm`."""
+    """Job arrays through submitit, of `pack` runs a job. `shape` tells what a run's job asks for."""
 
     survives = True
 
-    def __init__(self, params: dict[str, Any], runs: Path):
-        import submitit
-
-        params = {key: value for key, value in params.items() if key != "_target_" and value is not None}
-        params["stderr_to_stdout"] = True  # one log a run, which is what failures point to
-        folder = Path(params.pop("submitit_folder")).resolve()
-        self.max_timeouts = params.pop("max_num_timeout", 0)
-        self.limit_s = 60.0 * params["timeout_min"]
-        self.warning_s = params.get("signal_delay_s", 0)
+    def __init__(self, shape: Callable[[Path], Shape], runs: Path, pack: int):
+        if shutil.which("srun") is None:
+            raise ConfigError("no SLURM on this machine: srun is missing (hydra/launcher=submitit_local needs none)")
+        self.shape, self.pack = shape, pack
         self.code = snapshot.take(runs)
-        # The warning may come before Python has a handler for it, and would then kill the job.
-        python = f"env --ignore-signal=USR2 {sys.executable}"
-        try:
-            self.executor = submitit.AutoExecutor(
-                folder, cluster="slurm", slurm_max_num_timeout=self.max_timeouts, slurm_python=python
-            )
-        except RuntimeError as error:  # no srun
-            raise ConfigError(f"{error} (hydra/launcher=submitit_local needs no SLURM)") from error
-        named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": params[key] for key in params}
-        named["slurm_setup"] = [*named.get("slurm_setup", []), f"cd {shlex.quote(str(self.code))}"]
-        self.parameters = named
         self.jobs = {}
 
     def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
-        """Submit runs as arrays no larger than the cluster takes."""
+        """Submit runs as arrays, one for each shape, no larger than the cluster takes."""
+        most = queue.largest_array()
+        for shape, jobs in pack_jobs(todo, self.shape, self.pack):
+            for start in range(0, len(jobs), most):
+                self.submit_array(shape, jobs[start : start + most], todo, after)
+
+    def submit_array(
+        self, shape: Shape, packs: list[list[Path]], todo: dict[Path, Config], after: list[str] | None
+    ) -> None:
+        """Raises ConfigError where SLURM says no, or does not know an option."""
         import submitit
 
         from harness.job import run_job
 
-        parameters = dict(self.parameters)
+        shape = {key: value for key, value in shape.items() if key != "_target_" and value is not None}
+        folder = Path(shape.pop("submitit_folder")).resolve()
+        max_timeouts = shape.pop("max_num_timeout", 0)
+        shape["stderr_to_stdout"] = True  # one log a job, which is what failures point to
+        named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": value for key, value in shape.items()}
+        named["slurm_setup"] = [*named.get("slurm_setup", []), f"cd {shlex.quote(str(self.code))}"]
         if after:
-            extra = dict(parameters.get("slurm_additional_parameters", {}))
-            parameters["slurm_additional_parameters"] = {**extra, "dependency": "afterany:" + ":".join(after)}
-        self.executor.update_parameters(**parameters)
-        directories, most = list(todo), queue.largest_array()
-        for start in range(0, len(directories), most):
-            chunk = directories[start : start + most]
-            configs = [absolute(todo[directory]) for directory in chunk]
-            n = len(chunk)
-            names = [directory.name for directory in chunk]
-            limits = ([self.limit_s] * n, [self.warning_s] * n, [self.max_timeouts] * n)
-            try:
-                jobs = self.executor.map_array(run_job, configs, names, *limits)
-            except (
-                submitit.core.utils.FailedJobError,
-                ValueError,
-            ) as error:  # sbatch's no, an unknown option
-                raise ConfigError(f"SLURM refused the jobs: {' '.join(str(error).split())}") from error
-            for directory, job in zip(chunk, jobs, strict=True):
+            extra = named.get("slurm_additional_parameters", {})
+            named["slurm_additional_parameters"] = {**extra, "dependency": "afterany:" + ":".join(after)}
+        paths = [[str(write_config(directory, todo[directory])) for directory in pack] for pack in packs]
+        limits = [[value] * len(packs) for value in (60.0 * shape["timeout_min"], shape.get("signal_delay_s", 0))]
+        # The warning may come before Python has a handler for it, and would then kill the job.
+        python = f"env --ignore-signal=USR2 {sys.executable}"
+        try:
+            executor = submitit.AutoExecutor(
+                folder, cluster="slurm", slurm_max_num_timeout=max_timeouts, slurm_python=python
+            )
+            executor.update_parameters(**named)
+            jobs = executor.map_array(run_job, paths, *limits, [max_timeouts] * len(packs))
+        except (submitit.core.utils.FailedJobError, ValueError) as error:
+            raise ConfigError(f"SLURM refused the jobs: {' '.join(str(error).split())}") from error
+        for pack, job in zip(packs, jobs, strict=True):
+            for directory in pack:
                 self.jobs[directory] = job.job_id
                 about = {"job_id": job.job_id, "log": str(job.paths.stdout), "time": time.time()}
                 write_atomically(directory / "submission.json", json.dumps(about))
@@ -137,19 +127,8 @@ class Slurm:
 
     def death(self, directory: Path) -> Death:
         job = self.jobs[directory]
-        end = queue.ending(job)
         about = submission(directory)
-        log = Path(about["log"]) if about else None
-        array, _, task = job.partition("_")
-        slurm = {
-            "job_id": job,
-            "array_job_id": array,
-            "array_task_id": task or None,
-            "node": end.node,
-            "restarts": None,
-        }
-        message = f"job {job} on {end.node or 'no node'} died: {queue.explain(end, log)}"
-        return Death(message, str(log) if log else None, end.state, slurm)
+        return death.of_job(job, queue.ending(job), about["log"] if about else None)
 
     def cancel(self, directories: list[Path]) -> None:
         queue.cancel(self.jobs[directory] for directory in directories if directory in self.jobs)
@@ -160,15 +139,14 @@ class Slurm:
 
 
 class Local:
-    """Processes of this machine, `workers` at a time, each with a GPU of its own where there are any."""
+    """Processes of this machine, `workers` at a time, spread over its GPUs where there are any."""
 
     survives = False
 
-    def __init__(self, runs: Path, workers: int | None):
+    def __init__(self, runs: Path, workers: int, gpus: list[str]):
         self.jobs: dict[Path, str] = {}
         self.code = snapshot.take(runs)
-        gpus = visible_gpus()
-        self.workers = workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2)
+        self.workers = workers
         self.slots: list[str | None] = [gpus[k % len(gpus)] if gpus else None for k in range(self.workers)]
         self.waiting: dict[Path, Config] = {}
         self.running: dict[Path, tuple[subprocess.Popen, int]] = {}
@@ -202,40 +180,34 @@ class Local:
         }
 
     def start(self, directory: Path, config: Config, slot: int) -> subprocess.Popen:
-        directory.mkdir(parents=True, exist_ok=True)
-        config = absolute(config)
-        if config["threads"] is None and self.slots[slot] is None:
-            config["threads"] = max(1, (os.cpu_count() or 1) // self.workers)
-        path = directory.resolve() / "config.json"
-        write_atomically(path, json.dumps(config))
-        environment = dict(os.environ)
-        if self.slots[slot] is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = self.slots[slot]
-        log = directory.resolve() / "job.log"
-        about = {"job_id": None, "log": str(log), "time": time.time()}
+        file = write_config(directory, config)
+        about = {"job_id": None, "log": str(file.with_name("job.log")), "time": time.time()}
         write_atomically(directory / "submission.json", json.dumps(about))
-        with log.open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, "-u", "-m", "harness.job", str(path)],
-                cwd=self.code,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the head
-            )
+        gpu = {} if self.slots[slot] is None else {"CUDA_VISIBLE_DEVICES": self.slots[slot]}
+        return start_run(file, self.code, max(1, (os.cpu_count() or 1) // self.workers), **gpu)
 
     def death(self, directory: Path) -> Death:
-        code = self.ended.get(directory)
-        said = "is gone" if code is None else f"died by signal {-code}" if code < 0 else f"ended with exit code {code}"
         about = submission(directory)
-        return Death(f"its process {said}", about["log"] if about else None)
+        return death.of_process(self.ended.get(directory), about["log"] if about else None)
 
     def cancel(self, directories: list[Path]) -> None:
         for directory in directories:
             self.waiting.pop(directory, None)
             if directory in self.running:
                 self.running[directory][0].terminate()
+
+
+def pack_jobs(
+    directories: Iterable[Path], shape: Callable[[Path], Shape], pack: int
+) -> list[tuple[Shape, list[list[Path]]]]:
+    """Runs by the shape of their jobs, in order, and of each shape `pack` runs a job."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for directory in directories:
+        groups[json.dumps(shape(directory), sort_keys=True, default=str)].append(directory)
+    return [
+        (shape(group[0]), [group[start : start + pack] for start in range(0, len(group), pack)])
+        for group in groups.values()
+    ]
 
 
 def condition(state: str, where: str) -> str:
@@ -266,12 +238,3 @@ def submission(directory: Path) -> dict[str, Any] | None:
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
         return json.loads((directory / "submission.json").read_text())
     return None
-
-
-def absolute(config: Config) -> Config:
-    """The same run with paths that mean the same from any folder."""
-    config = json.loads(json.dumps(config))
-    for node, key in ((config, "runs"), (config, "bank"), (config["data"], "root")):
-        if node[key] is not None:
-            node[key] = str(Path(node[key]).resolve())
-    return config

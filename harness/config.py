@@ -105,6 +105,9 @@ class SweepOptions:
 
     detach: bool = False  # submit to SLURM, students waiting there for their teachers, and return at once
     workers: int | None = None  # runs at a time with hydra/launcher=submitit_local; None: one a GPU, or a pair of cores
+    # Runs that share one device: a GPU, or a machine's (a job's) cores. Each is a process of its own, which one that
+    # fails does not hurt; as many as fit into memory by earlier records. With hydra/launcher=basic too.
+    pack: int = 1
 
 
 @dataclass
@@ -157,7 +160,8 @@ class SweeperOptions:
 
     _target_: str = "hydra_plugins.harness.HarnessSweeper"
     params: dict[str, Any] | None = None  # overrides, such as {seed: range(8)}
-    arms: list[str] | None = None  # alternatives that are no product: ["method=kd", "method=combined method.step=2"]
+    arms: list[str] | None = None  # alternatives that are no product: ["method=kd", "method=combined method.step=2"];
+    # with hydra.launcher.* in them, jobs that ask for more than others: "model=wrn28_4 hydra.launcher.mem_gb=16"
 
 
 DATA = {
@@ -294,6 +298,12 @@ def validate(config: dict[str, Any]) -> None:
     require(
         method.minimum_teachers() <= teachers["size"],
         f"method={config['method']['name']} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}",
+    )
+    options = config["sweep"]
+    require(options["pack"] >= 1, f"sweep.pack must be at least 1, not {options['pack']}")
+    require(
+        options["pack"] == 1 or options["workers"] is None,
+        "sweep.pack and sweep.workers both say how many run at a time: give one",
     )
     check_name("model", config["model"])
     if teachers["model"]:

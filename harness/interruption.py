@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 # The keyboard, a node that shuts down, SLURM before a limit or preemption.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Signals wait; for a child that is started in here they wait until it is in a StopRequest of its own."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class StopRequest:
@@ -27,6 +39,7 @@ class StopRequest:
             number: signal.signal(number, self._handle)
             for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name))
         }
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)  # see held_back
         return self
 
     def __exit__(

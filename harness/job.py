@@ -1,4 +1,4 @@
-"""What runs inside a job: one run, and a dignified end when the cluster wants its node back.
+"""What runs inside a job: one run or a pack of them, and a dignified end when the cluster wants its node back.
 
 SLURM warns with SIGUSR2 before a time limit (and before a preemption, where the site is set up so), or with
 SIGTERM: the run checkpoints, asks to be requeued and, restarted, goes on. Where SIGTERM comes because the job
@@ -13,14 +13,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from harness import provenance, queue
 from harness.claim import Claimed
-from harness.config import run_directory, run_hash
+from harness.config import run_directory
 from harness.interruption import StopRequest
+from harness.pack import INTERRUPTED, run_pack
 from harness.progress import Console
-from harness.record import append_event, failure, read_events, write_record
+from harness.record import append_event, failure, read_events, settled, write_record
 
 LIMIT_MARGIN_S = 60.0  # SLURM may warn a minute early
 
@@ -33,20 +33,43 @@ class RunFailed(RuntimeError):
     """The run ended without a result; raised so that SLURM, too, says FAILED."""
 
 
-def run_job(
-    config: dict[str, Any],
-    name: str,
-    limit_s: float | None = None,
-    warning_s: float = 0,
-    max_timeouts: int = 0,
-) -> str:
-    """Execute a run in a job; returns its status, or "elsewhere" where another job is at it.
+def run_job(paths: list[str], limit_s: float, warning_s: float, max_timeouts: int) -> None:
+    """Execute, in a SLURM job, the run of a config.json, or several as processes beside each other.
 
-    name is that of its directory as the head knows it; limit_s and warning_s are the job's time limit and how
-    long before it the warning comes.
+    limit_s and warning_s are the job's time limit and how long before it the warning comes. Raises RunFailed,
+    TimeLimitReached, or whatever went wrong in a single run.
     """
     started = time.monotonic()
-    directory = run_directory(config)
+    files = [Path(path) for path in paths]
+    with StopRequest() as stop:
+        interrupted = run_pack(files, stop) if len(files) > 1 else run_alone(files[0], stop)
+        if interrupted:
+            give_way(interrupted, reason(stop.signal, started, limit_s, warning_s), max_timeouts)
+    records = [(file.parent.name, settled(file.parent)) for file in files]
+    failed = [name for name, record in records if record is not None and record["status"] != "done"]
+    if failed:
+        raise RunFailed(f"{len(failed)} of {len(files)} runs failed: {', '.join(failed)}")
+
+
+def run_alone(file: Path, stop: StopRequest) -> list[Path]:
+    """Execute a run in this process; returns it where it was interrupted."""
+    from harness.training import Interrupted
+
+    try:
+        attempt(file, stop)
+    except Interrupted as error:
+        print(error)
+        return [file]
+    return []
+
+
+def attempt(file: Path, stop: StopRequest) -> str:
+    """Execute the run of a config.json; returns "done", or "elsewhere" where another process is at it.
+
+    Raises RunFailed, Interrupted, or whatever went wrong.
+    """
+    config = json.loads(file.read_text())
+    directory, name = run_directory(config), file.parent.name
     if directory.name != name:
         raise RunFailed(
             f"the code changed while {name} was being submitted (here it is {directory.name}): submit again"
@@ -54,30 +77,37 @@ def run_job(
     slurm = provenance.slurm()
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
     append_event(directory, "started", host=os.uname().nodename, pid=os.getpid(), gpus=gpus, slurm=slurm)
-    with StopRequest() as stop:
-        from harness.run import execute
-        from harness.training import Interrupted
+    from harness.run import execute
 
-        try:
-            record = execute(config, Console(), stop)
-        except Claimed as error:
-            print(f"left to others: {error}")
-            return "elsewhere"
-        except Interrupted as error:
-            if slurm is None:
-                raise
-            event = reason(stop.signal, started, limit_s, warning_s)
-            append_event(directory, event, slurm=slurm)
-            if event == "time_limit":
-                refuse_beyond(max_timeouts, config, directory, slurm, error)
-            if event != "cancelled":
-                queue.requeue(queue.own_job())
-            await_the_end()
-            raise
+    try:
+        record = execute(config, Console(), stop)
+    except Claimed as error:
+        print(f"left to others: {error}")
+        return "elsewhere"
     append_event(directory, "ended", status=record["status"], slurm=slurm)
     if record["status"] != "done":
         raise RunFailed(f"{directory.name}: {record['status']}: {record['error']['message']}")
     return record["status"]
+
+
+def give_way(files: list[Path], event: str, max_timeouts: int) -> None:
+    """Have the job requeued for its interrupted runs, and wait for its end.
+
+    event is why it has to go: "time_limit", "preempted" or "cancelled". Raises TimeLimitReached where no run may go
+    on after this limit.
+    """
+    slurm = provenance.slurm()
+    refused = []
+    for file in files:
+        append_event(file.parent, event, slurm=slurm)
+        if event == "time_limit" and (message := refusal(file, max_timeouts)):
+            refused.append(message)
+    if len(refused) == len(files):
+        raise TimeLimitReached(refused[0])
+    if event != "cancelled":
+        queue.requeue(queue.own_job())
+    await_the_end()
+    raise RunFailed(f"{event}, but SLURM does not end the job")
 
 
 def reason(number: int, started: float, limit_s: float | None, warning_s: float) -> str:
@@ -89,12 +119,13 @@ def reason(number: int, started: float, limit_s: float | None, warning_s: float)
     return "time_limit" if at_limit else "preempted"
 
 
-def refuse_beyond(most: int, config: dict[str, Any], directory: Path, slurm: dict[str, Any], error: Exception) -> None:
-    """Raise TimeLimitReached, with a record that says so, where this limit was one too many."""
+def refusal(file: Path, most: int) -> str | None:
+    """Why a run may not go on, where it has reached the limit once too often in this job; its record then says so."""
+    directory, config, slurm = file.parent, json.loads(file.read_text()), provenance.slurm()
     events = read_events(directory)
     reached = sum(e["event"] == "time_limit" and e["slurm"]["job_id"] == slurm["job_id"] for e in events)
     if reached <= most:
-        return
+        return None
     message = (
         f"time limit reached {reached} times, hydra.launcher.max_num_timeout={most}; the checkpoint is kept, "
         "and the same command goes on from it"
@@ -105,8 +136,8 @@ def refuse_beyond(most: int, config: dict[str, Any], directory: Path, slurm: dic
         "log": str(directory / "run.log"),
         "slurm_state": "TIMEOUT",
     }
-    write_record(directory, failure(config, run_hash(config), told, slurm))
-    raise TimeLimitReached(message) from error
+    write_record(directory, failure(config, directory.name.rpartition("-")[2], told, slurm))
+    return message
 
 
 def await_the_end(most_s: float = 600) -> None:
@@ -117,14 +148,15 @@ def await_the_end(most_s: float = 600) -> None:
 
 
 def main() -> int:
-    """`python -m harness.job CONFIG.json`: a run as a process of its own, for the pool on this machine."""
-    config = json.loads(Path(sys.argv[1]).read_text())
+    """`python -m harness.job RUN/config.json`: a run as a process of its own, in the pool or in a pack."""
     from harness.training import Interrupted
 
-    try:
-        run_job(config, Path(sys.argv[1]).parent.name)
-    except Interrupted:
-        return 130
+    with StopRequest() as stop:
+        try:
+            attempt(Path(sys.argv[1]), stop)
+        except Interrupted as error:
+            print(error)
+            return INTERRUPTED
     return 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from harness import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("harness", "methods")  # what runs import
 REVISION_FILE = "revision.json"  # beside the packages in a snapshot of the code, which has no .git
 
 
@@ -44,14 +45,24 @@ def revision() -> dict[str, Any]:
     return {"revision": head, "dirty": bool(changes), "diff_hash": digest}
 
 
+def sources() -> dict[str, bytes]:
+    """Every module that runs import: its path from ROOT, and its content."""
+    files = [file for name in PACKAGES for file in sorted((ROOT / name).rglob("*.py"))]
+    return {str(file.relative_to(ROOT)): file.read_bytes() for file in files}
+
+
+def digest(contents: dict[str, bytes]) -> str:
+    """Sixteen hex digits: equal where files of the same names have the same contents."""
+    found = hashlib.sha256()
+    for name, content in contents.items():
+        found.update(name.encode() + b"\0" + content + b"\0")
+    return found.hexdigest()[:16]
+
+
 @functools.cache
 def code() -> str:
     """A hash of this package's and the methods' sources: equal where two runs ran the same code, commits or not."""
-    digest = hashlib.sha256()
-    for name in ("harness", "methods"):
-        for file in sorted((ROOT / name).rglob("*.py")):
-            digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+    return digest(sources())
 
 
 def slurm() -> dict[str, Any] | None:

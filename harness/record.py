@@ -9,6 +9,7 @@ A run directory holds
     student.safetensors   the deployed plain network
     run.log               what the run said
     progress.json         while it runs: epoch, epochs, seconds left (read by harness.status)
+    config.json           where it runs as a job or in the pool: the configuration
     submission.json       where it runs as a job: job id, log, time of submission
     attempts.jsonl        one line for each thing that happened to its jobs
     checkpoint.pt         while it runs
@@ -78,8 +79,11 @@ class DamagedRecord(ValueError):
     """A record that is there but cannot be trusted."""
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part (also over NFS)."""
+def write_atomically(path: Path, content: bytes | str, replace: bool = True) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part (also over NFS).
+
+    Without `replace` it raises FileExistsError where there is one, whatever this machine's cache believes.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
@@ -88,14 +92,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        scratch.replace(path)
+        scratch.replace(path) if replace else os.link(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 
 
-def write_record(directory: Path, record: dict[str, Any]) -> None:
-    """Write `record.json`, the last file of a run."""
-    write_atomically(Path(directory) / "record.json", json.dumps(record, indent=1))
+def write_record(directory: Path, record: dict[str, Any], replace: bool = True) -> None:
+    """Write `record.json`, the last file of a run. `replace` as in write_atomically."""
+    write_atomically(Path(directory) / "record.json", json.dumps(record, indent=1), replace)
 
 
 def read_record(directory: Path) -> dict[str, Any] | None:
@@ -115,6 +119,15 @@ def read_record(directory: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict) or record.get("status") not in STATUSES or "config" not in record:
         raise DamagedRecord(f"{path} is not a run record (no known status or no config)")
     return record
+
+
+def settled(directory: Path) -> dict[str, Any] | None:
+    """A record that says how a run ended; an interrupted run has not, and a damaged record says nothing."""
+    try:
+        record = read_record(directory)
+    except DamagedRecord:
+        return None
+    return None if record is None or record["status"] == "interrupted" else record
 
 
 def failure(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import uuid
 from pathlib import Path
 
-from harness.provenance import REVISION_FILE, ROOT, revision
-
-PACKAGES = ("harness", "methods")
+from harness.provenance import REVISION_FILE, digest, revision, sources
 
 
 def take(folder: Path) -> Path:
@@ -19,16 +16,8 @@ def take(folder: Path) -> Path:
 
     A job that starts there imports the copy, whatever happens to the original. The copy keeps the revision.
     """
-    contents = {
-        str(file.relative_to(ROOT)): file.read_bytes()
-        for name in PACKAGES
-        for file in sorted((ROOT / name).rglob("*.py"))
-    }
-    contents[REVISION_FILE] = json.dumps(revision()).encode()
-    digest = hashlib.sha256()
-    for name, content in contents.items():
-        digest.update(name.encode() + b"\0" + content + b"\0")
-    place = (folder / ".code" / digest.hexdigest()[:16]).resolve()
+    contents = {**sources(), REVISION_FILE: json.dumps(revision()).encode()}
+    place = (folder / ".code" / digest(contents)).resolve()
     if place.exists():
         return place
     scratch = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}")

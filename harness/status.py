@@ -1,12 +1,14 @@
 """`python -m harness.status [FOLDER] [--watch]`: what every run of a folder is doing.
 
 Read from the run directories, and from squeue and sacct where there are any; at any time, also while a sweep
-runs elsewhere.
+runs elsewhere. A run whose SLURM job died while no head watched (`sweep.detach=true`) gets its `failed` record here,
+as the head would have written it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import queue
+from harness import death, queue
 from harness.claim import STALE_S, is_claimed
 from harness.progress import Console, duration
 from harness.record import read_events
@@ -60,19 +62,35 @@ def scan(folder: Path) -> list[RunState]:
         unfinished.append((place, status))
         if about := read_json(place / "submission.json"):
             jobs[place] = about
-    live, ended, unreachable = {}, {}, ""
+    live, unreachable = {}, ""
     wanted = {place: about["job_id"] for place, about in jobs.items() if about["job_id"]}
     if wanted and queue.available():
         try:
             live = queue.live_jobs(wanted.values())
-            silent = [place for place, status in unfinished if status in (None, "interrupted")]
-            dead = {wanted[place] for place in silent if place in wanted} - live.keys()
-            ended = queue.accounted(dead)
+            silent = {place for place, status in unfinished if status is None and wanted.get(place, "") not in live}
+            buried = bury_dead({place: about for place, about in jobs.items() if place in silent & wanted.keys()})
+            unfinished = [(place, "failed" if place in buried else status) for place, status in unfinished]
         except queue.QueueUnreachable as error:
             unreachable = str(error)
     for place, status in unfinished:
-        states.append(inspect(place, status, jobs.get(place), live, ended, unreachable))
+        states.append(inspect(place, status, jobs.get(place), live, unreachable))
     return states
+
+
+def bury_dead(jobs: dict[Path, dict[str, Any]]) -> set[Path]:
+    """Write the records of runs whose jobs, by SLURM's accounting, have ended without one; returns those runs."""
+    ended = queue.accounted({about["job_id"] for about in jobs.values()})
+    buried = set()
+    for place, about in jobs.items():
+        job, owner = about["job_id"], is_claimed(place)
+        config = read_json(place / "config.json")
+        if job not in ended or config is None or (owner is not None and owner["job"] != job and beats(place)):
+            continue
+        # The run's own record may still be on its way to this machine, and must win.
+        with contextlib.suppress(FileExistsError):
+            death.bury(place, config, death.of_job(job, ended[job], about["log"]), replace=False)
+            buried.add(place)
+    return buried
 
 
 def inspect(
@@ -80,7 +98,6 @@ def inspect(
     status: str | None,
     about: dict[str, Any] | None,
     live: dict[str, tuple[str, str]],
-    ended: dict[str, queue.Ending],
     unreachable: str,
 ) -> RunState:
     """The state of a run that is not done."""
@@ -98,13 +115,11 @@ def inspect(
         state, where = live[job]
         run.state = "running" if state in ("RUNNING", "COMPLETING") else "waiting"
         run.note = "" if run.state == "running" else f"{state.lower()} {where}"
-    elif claim and job not in ended and beats(place):
+    elif claim and beats(place):
         run.state, run.node = "running", claim["host"]
     elif status is None and (starts or job):
         run.state = "dead"
-        how = f"SLURM says {ended[job].state}" if job in ended else unreachable or "gone without a record"
-        run.node = ended[job].node if job in ended else run.node
-        run.note = f"{how}; the sweep's command runs it again"
+        run.note = f"{unreachable or 'gone without a record'}; the sweep's command runs it again"
     if run.state == "running" and (progress := read_json(place / "progress.json")):
         left = max(0.0, progress["left_s"] - (time.time() - progress["time"]))
         run.progress = f"epoch {progress['epoch']}/{progress['epochs']}, {duration(left)} left"

@@ -7,6 +7,7 @@ adopted, not submitted again.
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import sys
 import time
@@ -15,17 +16,17 @@ from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from harness import queue
+from harness import death, memory, queue
 from harness.claim import STALE_S, Claim, Claimed, is_claimed
-from harness.cluster import Backend, Local, Slurm
-from harness.config import ConfigError, is_teacher, run_directory, run_hash
+from harness.cluster import Backend, Local, Shape, Slurm, pack_jobs, visible_gpus
+from harness.config import ConfigError, is_teacher, run_directory
 from harness.interruption import StopRequest
 from harness.plan import Plan, estimate_hours, is_finished, make_plan, teacher_configs
 from harness.progress import Bar, Console, duration
 from harness.queue import QueueUnreachable
-from harness.record import DamagedRecord, append_event, failure, read_record, write_record
+from harness.record import DamagedRecord, read_record, settled
 from harness.summary import sweep_table
 
 Config = dict[str, Any]
@@ -34,14 +35,17 @@ SETTLE_S = 5.0  # how long a network file system may take to show a record that 
 
 
 class Sweep:
-    """The runs of one command line. `jobs` are the same runs as Hydra overrides, for launchers that want
-    those.
+    """The runs of one command line. `jobs` are the same runs as Hydra overrides, for launchers that want those;
+    `shapes` what each run's job asks of a cluster.
+
+    Raises ConfigError where a run is asked for in two shapes.
     """
 
     def __init__(
         self,
         configs: list[Config],
         jobs: list[tuple[str, ...]],
+        shapes: list[Shape],
         context: HydraContext,
         hydra_config: DictConfig,
         task_function: TaskFunction,
@@ -52,6 +56,8 @@ class Sweep:
         self.folder = Path(configs[0]["runs"])
         self.fail_fast = configs[0]["fail_fast"]
         self.plan = make_plan(configs)
+        self.shapes = shapes_of_runs(configs, shapes)
+        self.default_shape = shapes[0]
         self.console = Console()
         self.started = time.time()
         self.not_run: dict[Path, str] = {}  # students whose teacher failed
@@ -66,16 +72,15 @@ class Sweep:
             return self.report()
         if self.options["detach"] and not self.launcher_is("SlurmLauncher"):
             raise ConfigError("sweep.detach=true needs SLURM: hydra/launcher=submitit_slurm, or a preset")
-        if self.launcher_is("BasicLauncher"):
+        if self.launcher_is("BasicLauncher") and self.options["pack"] == 1:
             status = self.run_here()
         elif self.launcher_is("SlurmLauncher"):
-            params = OmegaConf.to_container(self.hydra_config.hydra.launcher, resolve=True)
             try:
-                status = self.run_on_slurm(Slurm(params, self.folder))
+                status = self.run_on_slurm(Slurm(self.shape, self.folder, self.options["pack"]))
             except QueueUnreachable as error:
                 raise ConfigError(f"SLURM does not answer: {error}") from error
-        elif self.launcher_is("submitit_launcher.LocalLauncher"):
-            status = self.run_jobs(Local(self.folder, self.options["workers"]))
+        elif self.launcher_is("submitit_launcher.LocalLauncher") or self.launcher_is("BasicLauncher"):
+            status = self.run_jobs(self.pool())
         else:
             status = self.run_by_plugin()
         self.console.close()
@@ -121,6 +126,20 @@ class Sweep:
                     break
         bar.close()
         return None
+
+    # Processes of this machine
+
+    def pool(self) -> Local:
+        """As many at a time as the options say: on each GPU, or on the machine's cores, `sweep.pack`."""
+        pack, workers = self.options["pack"], self.options["workers"]
+        gpus = visible_gpus()
+        todo = [*self.plan.teachers.values(), *self.plan.students.values()]
+        if pack > 1:
+            pack, note = memory.most_together(todo, pack, gpus)
+            if note:
+                self.console.say(note)
+            workers = pack * max(1, len(gpus))
+        return Local(self.folder, workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2), gpus)
 
     # Launchers of other plugins
 
@@ -234,23 +253,7 @@ class Sweep:
         """The record of a run whose job is gone: its own where it could still write one, else one that says
         why.
         """
-        try:
-            record = read_record(directory)
-        except DamagedRecord:
-            record = None
-        if record is not None and record["status"] in ("done", "diverged", "failed"):
-            return record
-        death = backend.death(directory)
-        error = {
-            "type": "JobDied",
-            "message": death.message,
-            "log": death.log,
-            "slurm_state": death.slurm_state,
-        }
-        record = failure(config, run_hash(config), error, death.slurm)
-        write_record(directory, record)
-        append_event(directory, "died", slurm=death.slurm, message=death.message)
-        return record
+        return settled(directory) or death.bury(directory, config, backend.death(directory))
 
     def leave(self, backend: Backend, what: str, pending: list[Path]) -> None:
         """Say what happens to the jobs when this process goes away."""
@@ -295,7 +298,7 @@ class Sweep:
                 self.console.say(f"{what}  {directory}")
         self.console.say(self.estimate())
         arrays = [
-            f"{len(runs)} {what}{self.arrays(len(runs))}"
+            f"{len(runs)} {what}{self.arrays(runs)}"
             for what, runs in (("teachers", plan.teachers), ("students", plan.students))
             if runs
         ]
@@ -311,15 +314,26 @@ class Sweep:
             return "no estimate of the time: no record of such runs yet"
         return f"about {hours * todo / known:.2f} {unit} (by records of the kind of {known} of the {todo})"
 
-    def arrays(self, size: int) -> str:
-        """Into how many job arrays so many runs go, where SLURM can say it."""
+    def arrays(self, runs: dict[Path, Config]) -> str:
+        """Into which job arrays runs go, where SLURM can say it: one for each shape, or several if that is large."""
         if not self.launcher_is("SlurmLauncher") or not queue.available():
             return ""
         try:
-            count = math.ceil(size / queue.largest_array())
+            most = queue.largest_array()
         except QueueUnreachable as error:
             return f" (SLURM does not answer: {error})"
-        return f" ({count} array{'s' if count > 1 else ''})"
+        groups = pack_jobs(runs, self.shape, self.options["pack"])
+        count = sum(math.ceil(len(jobs) / most) for _, jobs in groups)
+        said = [f"{count} array{'s' if count > 1 else ''}"]
+        if self.options["pack"] > 1:
+            said.append(f"{sum(len(jobs) for _, jobs in groups)} jobs of up to {self.options['pack']} runs")
+        for shape, jobs in groups:
+            if differs := ", ".join(f"{k}={v}" for k, v in shape.items() if any(s.get(k) != v for s, _ in groups)):
+                said.append(f"{sum(map(len, jobs))} with {differs}")
+        return f" ({'; '.join(said)})"
+
+    def shape(self, directory: Path) -> Shape:
+        return self.shapes.get(directory, self.default_shape)
 
     def launcher_is(self, name: str) -> bool:
         return self.hydra_config.hydra.launcher._target_.endswith(name)
@@ -378,13 +392,25 @@ def forced(config: Config) -> bool:
     return config["force"] and not is_teacher(config)
 
 
-def settled(directory: Path) -> dict[str, Any] | None:
-    """A record that says how a run ended; an interrupted run has not."""
-    try:
-        record = read_record(directory)
-    except DamagedRecord:
-        return None
-    return None if record is None or record["status"] == "interrupted" else record
+def shapes_of_runs(configs: list[Config], shapes: list[Shape]) -> dict[Path, Shape]:
+    """What the job of each run asks for, where that is not the same for all; a teacher asks for what the first
+    student does that needs it. Raises ConfigError where a run would be in two shapes.
+    """
+    found: dict[Path, Shape] = {}
+    if all(shape is shapes[0] for shape in shapes):
+        return found
+    for config, shape in zip(configs, shapes, strict=True):
+        directory = run_directory(config)
+        earlier = found.setdefault(directory, shape)
+        if differs := [key for key in shape if shape[key] != earlier.get(key)]:
+            raise ConfigError(
+                f"{directory.name} has two values of hydra.launcher.{differs[0]}; say which runs each is for, as in "
+                '\'hydra.sweeper.arms=["model=wrn28_4 hydra.launcher.mem_gb=16","model=preresnet20"]\''
+            )
+    for config, shape in zip(configs, shapes, strict=True):
+        for teacher in teacher_configs(config):
+            found.setdefault(run_directory(teacher), shape)
+    return found
 
 
 def describe(plan: Plan) -> str:

@@ -6,9 +6,11 @@ is done, trains teachers before students, and lets no run take another with it.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import pickle
+import re
 import shlex
 import sys
 from typing import Any
@@ -22,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import methods
 from harness.app import plain
+from harness.cluster import Shape
 from harness.config import ConfigError, check_name, validate
 from harness.sweep import Sweep
 
@@ -33,6 +36,7 @@ class HarnessSweeper(Sweeper):
 
     `params` are overrides, as with Hydra's basic sweeper. `arms` are alternatives that are no product of lists, each
     some overrides in one string ("method=combined method.student_term=false"); everything else is run with each arm.
+    An arm's jobs may ask for more than others: "model=wrn28_4 hydra.launcher.mem_gb=16".
     """
 
     def __init__(self, params: dict[str, Any] | None = None, arms: list[str] | None = None):
@@ -44,15 +48,24 @@ class HarnessSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         common = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        found = [job for arm in self.arms for job in expand(parser.parse_overrides([*shlex.split(arm), *common]))]
-        jobs = list(dict.fromkeys(found))
-        composer = Composer(self.context, self.config, parser)
-        if not jobs:
+        found = []
+        for arm in self.arms:
+            own = parser.parse_overrides(shlex.split(arm))
+            if refused := [override.input_line for override in own if is_hydras(override)]:
+                raise ConfigError(f"{refused[0]}: of Hydra's options an arm can only have those of hydra.launcher.")
+            found += expand([*own, *parser.parse_overrides(common)])
+        if not found:
             raise ConfigError("the sweep is empty: an option's list or pattern matches nothing")
+        composer = Composer(self.context, self.config, parser)
+        shape = functools.cache(functools.partial(compose_shape, self.config.hydra.launcher, parser))
+        jobs, shapes = [], []
+        for job in dict.fromkeys(found):
+            jobs.append(tuple(override for override in job if not is_shape(override)))
+            shapes.append(shape(tuple(filter(is_shape, job))))
         configs = [composer.compose(job) for job in jobs]
         for config in configs:
             validate(config)
-        status = Sweep(configs, jobs, self.context, self.config, self.task_function).run()
+        status = Sweep(configs, jobs, shapes, self.context, self.config, self.task_function).run()
         if status:
             sys.exit(status)
 
@@ -67,7 +80,7 @@ def expand(overrides: list[Override]) -> list[tuple[str, ...]]:
     """Every combination of the overrides' values; a later override of a key replaces an earlier one."""
     values: dict[str, list[str]] = {}
     for override in overrides:
-        if override.key_or_group.startswith("hydra"):
+        if is_hydras(override):
             continue  # it shapes the sweep, not its runs
         key = override.get_key_element()
         if override.is_sweep_override():
@@ -83,6 +96,32 @@ def expand(overrides: list[Override]) -> list[tuple[str, ...]]:
                 check_name(override.key_or_group, name)
         values[key] = [f"{key}={value}" if override.type != OverrideType.DEL else key for value in found]
     return list(itertools.product(*values.values()))
+
+
+def is_hydras(override: Override) -> bool:
+    """Whether an override is Hydra's own and the same for every run."""
+    return re.match(r"hydra[./]", override.key_or_group) is not None and not is_shape(override.key_or_group)
+
+
+def is_shape(override: str) -> bool:
+    """Whether an override is about a run's job, not about the run."""
+    return override.lstrip("+~").startswith("hydra.launcher.")
+
+
+def compose_shape(launcher: DictConfig, parser: OverridesParser, overrides: tuple[str, ...]) -> Shape:
+    """What jobs ask of the cluster, with some overrides of `hydra.launcher`. Raises ConfigError for unknown options."""
+    shape = copy.deepcopy(launcher)
+    for override in parser.parse_overrides(list(overrides)):
+        key = override.key_or_group.removeprefix("hydra.launcher.")
+        if override.is_delete():
+            OmegaConf.set_struct(shape, False)
+            shape.pop(key, None)
+            continue
+        try:
+            OmegaConf.update(shape, key, override.value(), force_add=override.is_add() or override.is_force_add())
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from error
+    return OmegaConf.to_container(shape, resolve=True)
 
 
 def expand_groups(names: list[str]) -> list[str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import select
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +19,7 @@ import pytest
 from harness.claim import Claim
 from harness.record import append_event, failure, write_record
 from harness.status import scan
-from tests.heads import ROOT
+from tests.heads import ROOT, wait_for
 
 
 def finished(directory: Path, status: str = "done") -> None:
@@ -70,6 +75,65 @@ def test_every_state(tmp_path: Path) -> None:
     assert "gone without a record" in states["e"].note
     assert states["f"].progress.startswith("epoch 3/8, ")
     assert states["f"].preempted == 1
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen, Callable[[], str]]]:
+    """A run at work, `--watch` on a terminal of its own, and what that terminal has shown so far."""
+    run = tmp_path / "runs" / "a"
+    append_event(run, "started", host="here", pid=1, slurm=None)
+    show_progress(run, 1)
+    terminal, inside = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "harness.status", str(run.parent), "--watch"]
+    with Claim(run):
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(inside)
+        shown = bytearray()
+
+        def so_far() -> str:
+            while select.select([terminal], [], [], 0)[0]:
+                try:
+                    shown.extend(os.read(terminal, 65536))
+                except OSError:  # the other side is gone
+                    break
+            return shown.decode()
+
+        so_far.type = lambda text: os.write(terminal, text)
+        yield run, process, so_far
+    process.kill()
+    process.wait()
+    os.close(terminal)
+
+
+def show_progress(run: Path, epoch: int) -> None:
+    progress = {"epoch": epoch, "epochs": 8, "left_s": 120.0, "time": time.time()}
+    (run / "progress.json").write_text(json.dumps(progress))
+
+
+@pytest.mark.slow
+def test_watching_shows_what_changes_and_ends_with_the_last_run(watched) -> None:
+    run, process, so_far = watched
+    wait_for(lambda: "epoch 1/8" in so_far(), "the first picture", 60)
+    show_progress(run, 5)
+    wait_for(lambda: "epoch 5/8" in so_far(), "the second picture", 60)
+    assert "\x1b[2J" in so_far().partition("epoch 1/8")[2], "it is drawn in the place of the first"
+    (run / "claim.json").unlink()
+    finished(run)
+    assert process.wait(60) == 0
+    assert "1 runs and teachers: 1 done" in so_far()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_watching_quietly(watched) -> None:
+    _, process, so_far = watched
+    wait_for(lambda: "epoch 1/8" in so_far(), "the first picture", 60)
+    so_far.type(b"\x03")
+    assert process.wait(60) == 130
+    assert "Traceback" not in so_far()
 
 
 def test_a_missing_folder_is_one_clear_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from slurm.cluster import check_installed
 from slurm.lab import Lab, NotInstalledError
-from tests.heads import Head
+from tests.heads import TINY, Head
 
 
 def _required(service: str) -> bool:
@@ -46,7 +47,7 @@ def lab(timed_lab: tuple[Lab, float]) -> Lab:
 @pytest.fixture(scope="session")
 def busy_lab(slurm_installed: None) -> Iterator[Lab]:
     """A cluster for sweeps: small arrays, so that every sweep takes several; soon aware of a dead node."""
-    shape = {"nodes": 2, "grace_time": 20, "node_timeout": 3, "max_array_size": 6}
+    shape = {"nodes": 2, "cpus": 8, "grace_time": 20, "node_timeout": 3, "max_array_size": 6}
     with Lab(**shape, settings={"MessageTimeout": "2"}) as running:
         yield running
 
@@ -55,7 +56,7 @@ Start = Callable[..., Head]
 ON_SLURM = (
     "-m",
     "hydra/launcher=submitit_slurm",
-    "hydra.launcher.cpus_per_task=2",  # four runs at a time on the two nodes
+    "hydra.launcher.cpus_per_task=2",  # eight runs at a time on the two nodes, some of which only wait
     "hydra.launcher.mem_gb=2",
     "hydra.launcher.timeout_min=20",
     "hydra.launcher.max_num_timeout=2",
@@ -65,21 +66,42 @@ ONE_MINUTE = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=5")
 
 
 @pytest.fixture(scope="session")
-def start(busy_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start the users' command on the cluster; what still runs at the end of the session is ended."""
-    heads = []
-
-    def start_head(*arguments: str, runs: Path | None = None, **options: object) -> Head:
-        folder = runs or tmp_path_factory.mktemp("runs")
-        head = Head(*ON_SLURM, *arguments, runs=folder, environment=busy_lab.environment, **options)
-        heads.append(head)
-        return head
-
-    yield start_head
-    for head in heads:
+def heads() -> Iterator[list[Head]]:
+    """Every command that was started; what still runs at the end of the session is ended."""
+    begun: list[Head] = []
+    yield begun
+    for head in begun:
         if head.process.poll() is None:
             head.process.kill()
             head.process.wait()
+
+
+@pytest.fixture(scope="session")
+def start(busy_lab: Lab, heads: list[Head], tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Start the users' command on the cluster."""
+
+    def start_head(*arguments: str, runs: Path | None = None, **options: object) -> Head:
+        folder = runs or tmp_path_factory.mktemp("runs")
+        heads.append(Head(*ON_SLURM, *arguments, runs=folder, environment=busy_lab.environment, **options))
+        return heads[-1]
+
+    return start_head
+
+
+@pytest.fixture
+def calm(heads: list[Head]) -> None:
+    """For tests that take nodes away: no other test's sweep is still at work."""
+    for head in heads:
+        head.ends()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sweeps that wait for a time limit begin first, beside those that work; chaos, which hits any job, is last."""
+    files = ("test_sweep", "test_pack", "test_lab_missing", "test_lab", "test_deaths", "test_preemption", "test_chaos")
+    here = [k for k, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    ordered = sorted((items[k] for k in here), key=lambda item: files.index(item.path.stem))
+    for k, item in zip(here, ordered, strict=True):
+        items[k] = item
 
 
 @pytest.fixture(autouse=True)
@@ -118,4 +140,19 @@ def overdue(start: Start) -> Head:
         *ONE_MINUTE,
         "hydra.launcher.max_num_timeout=3",
         plugin=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def orphans(start: Start) -> Head:
+    """Three students with a teacher each; one takes more memory than it gets, one reaches its time limit."""
+    arms = (
+        "teachers.set=0 teachers.model=wrn28_10 hydra.launcher.mem_gb=1",
+        "teachers.set=1 +teachers.train.epochs=100000",
+        "teachers.set=2",
+    )
+    return start(
+        *("method=kd", "seed=0", *TINY, "teachers.size=1", f"hydra.sweeper.arms={json.dumps(arms)}"),
+        *ONE_MINUTE,
+        "hydra.launcher.max_num_timeout=0",
     )

@@ -102,7 +102,7 @@ class Chaos:
 
 
 def test_every_run_is_done_once_whatever_is_killed(
-    start: Start, busy_lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    calm: None, start: Start, busy_lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seeds = ",".join(str(seed) for seed in range(RUNS // 2))
     command = ("method=ensemble_kd,supervised", f"seed={seeds}", *TINY, "hydra.launcher.array_parallelism=4")

@@ -46,7 +46,7 @@ def test_teachers_die_and_only_their_students_are_missing(start: Start, busy_lab
     assert len(events(teachers[3], "started")) == 1
 
 
-def test_a_dead_nodes_runs_go_on_elsewhere(start: Start, busy_lab: Lab) -> None:
+def test_a_dead_nodes_runs_go_on_elsewhere(calm: None, start: Start, busy_lab: Lab) -> None:
     head = start("method=supervised", "seed=0,1,2", "train.epochs=100", "train.checkpoint_every=2", "threads=1")
 
     def victims() -> list[Path]:
@@ -97,3 +97,25 @@ def test_the_others_are_done_and_in_the_table(doomed: Head) -> None:
     assert doomed.ends() == 1, doomed.said
     assert re.search(r"^│ supervised ", doomed.said, re.MULTILINE)
     assert "1 of 6 runs done" in doomed.said
+
+
+def test_a_teacher_out_of_memory_or_time_costs_only_its_own_students(orphans: Head, busy_lab: Lab) -> None:
+    assert orphans.ends() == 1, orphans.said
+    found = records(orphans.runs)
+    hog, late, good = (one(orphans.runs, f"teachers/*-set{k}-m0-*") for k in range(3))
+    assert found[hog.name]["error"]["type"] == "JobDied"
+    assert "out of memory" in found[hog.name]["error"]["message"]
+    assert found[late.name]["error"]["type"] == "TimeLimitReached"
+    assert found[good.name]["status"] == "done"
+    for teacher in (hog, late):
+        assert re.search(rf"^missing .* not run: its teacher {teacher.name} has failed$", orphans.said, re.MULTILINE)
+    assert "1 of 3 runs done" in orphans.said
+    assert re.search(r"^│ kd ", orphans.said, re.MULTILINE)
+    # What its student asked for, the teacher got; jobs of another shape are another array.
+    memory = {
+        teacher: busy_lab.run("sacct", "-X", "-n", "-P", "-j", job_of(teacher), "-o", "ReqMem").strip()
+        for teacher in (hog, late, good)
+    }
+    assert memory == {hog: "1G", late: "2G", good: "2G"}
+    array = {teacher: job_of(teacher).partition("_")[0] for teacher in (hog, late, good)}
+    assert array[hog] != array[late] == array[good]

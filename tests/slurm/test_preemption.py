@@ -59,7 +59,7 @@ def urgent_job(lab: Lab, node: str) -> Iterator[None]:
         process.wait()
 
 
-def test_a_preempted_run_ends_with_the_same_weights(undisturbed: Path, start: Start, busy_lab: Lab) -> None:
+def test_a_preempted_run_ends_with_the_same_weights(undisturbed: Path, calm: None, start: Start, busy_lab: Lab) -> None:
     head = start(*LONG)
     # A teacher is warned.
     teacher = at_work(head, appears(head, "teachers/*-m0-*"), 1)

@@ -37,7 +37,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two_heads(doomed: Head, overdue: Head, start: Start, code: Path) -> list[Head]:
+def two_heads(doomed: Head, overdue: Head, orphans: Head, start: Start, code: Path) -> list[Head]:
     """The command as users type it, and once more in another terminal; meanwhile somebody breaks the code."""
     command = ("method=all", "seed=0,1,2", *TINY, "hydra.launcher.gpus_per_node=1")
     first = start(*command, code=code)
@@ -125,6 +125,16 @@ def test_the_plan_tells_what_would_run_and_submits_nothing(two_heads: list[Head]
     assert len(directories(head.runs)) == 17
 
 
+def test_the_plan_tells_how_runs_share_jobs_and_jobs_arrays(two_heads: list[Head], start: Start) -> None:
+    arms = '["method=kd","method=combined hydra.launcher.mem_gb=5"]'
+    command = ("seed=0,1,2,3,4,5,6", *TINY, f"hydra.sweeper.arms={arms}", "sweep.pack=2", "harness.plan=true")
+    head = start(*command, runs=two_heads[0].runs)
+    assert head.ends() == 0, head.said
+    assert "arrays: 8 students (2 arrays; 4 jobs of up to 2 runs; 4 with mem_gb=2; 4 with mem_gb=5)" in head.said, (
+        head.said
+    )
+
+
 def test_a_finished_sweep_runs_nothing_again(two_heads: list[Head], start: Start) -> None:
     began = time.time()
     head = start("method=all", "seed=0,1,2", *TINY, runs=two_heads[0].runs)
@@ -174,6 +184,27 @@ def test_a_detached_sweep_goes_on_alone(start: Start, busy_lab: Lab) -> None:
     assert "2 of 2 runs done" in again.said
     assert len(directories(again.runs)) == 4
     assert all(has_run_once(run) for run in directories(again.runs))
+
+
+def test_a_job_that_dies_with_no_head_there_is_explained(start: Start, busy_lab: Lab) -> None:
+    head = start("method=exits", "seed=0", *TINY, "sweep.detach=true", plugin=True)
+    assert head.ends(60) == 0, head.said
+    run = one(head.runs, "*-exits-*")
+    job = job_of(run)
+    busy_lab.wait_until(lambda: job not in busy_lab.run("squeue", "-h", "--array", "--format=%i"), "end", timeout=120)
+    assert not (run / "record.json").exists()
+    command = [sys.executable, "-m", "harness.status", str(head.runs)]
+
+    def told() -> str:
+        done = subprocess.run(command, cwd=ROOT, env=busy_lab.environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    head.until(
+        lambda: re.search(rf"exits.* failed .*job {job} on n[12] died: SLURM says FAILED \(exit 3:0\)", told()), ""
+    )
+    error = records(head.runs)[run.name]["error"]
+    assert (error["type"], error["slurm_state"]) == ("JobDied", "FAILED")
+    assert Path(error["log"]).exists()
 
 
 def test_fail_fast_cancels_the_rest(start: Start, busy_lab: Lab) -> None:

@@ -1,0 +1,45 @@
+"""Runs whose job ended and left no result: how it ended, and the record that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import queue
+from harness.record import append_event, failure, write_record
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a job ended that left no result."""
+
+    message: str
+    log: str | None = None
+    slurm_state: str | None = None
+    slurm: dict[str, Any] | None = None
+
+
+def of_job(job: str, end: queue.Ending, log: str | None) -> Death:
+    """The death of a SLURM job (JOB, or ARRAY_TASK), from how it ended and what its log says."""
+    array, _, task = job.partition("_")
+    slurm = {"job_id": job, "array_job_id": array, "array_task_id": task or None, "node": end.node, "restarts": None}
+    message = f"job {job} on {end.node or 'no node'} died: {queue.explain(end, Path(log) if log else None)}"
+    return Death(message, log, end.state, slurm)
+
+
+def of_process(code: int | None, log: str | None, slurm: dict[str, Any] | None = None) -> Death:
+    """The death of a run's process by its exit code, None where nobody saw it end."""
+    said = "is gone" if code is None else f"died by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return Death(f"its process {said}", log, None, slurm)
+
+
+def bury(directory: Path, config: dict[str, Any], death: Death, replace: bool = True) -> dict[str, Any]:
+    """Write and return the `failed` record of a run that could not write its own. Without `replace` it raises
+    FileExistsError where the run did write one.
+    """
+    error = {"type": "JobDied", "message": death.message, "log": death.log, "slurm_state": death.slurm_state}
+    record = failure(config, directory.name.rpartition("-")[2], error, death.slurm)
+    write_record(directory, record, replace)
+    append_event(directory, "died", slurm=death.slurm, message=death.message)
+    return record
