@@ -254,8 +254,7 @@ def run_directory(config: dict[str, Any]) -> Path:
     start = f"{config['data']['name']}-{config['model'].replace('/', '_')}"  # timm's names are timm/NAME
     if is_teacher(config):
         _, chosen, member = config["seed"].split("/")
-        folder = Path(config["bank"] or Path(config["runs"]) / "teachers")
-        return folder / f"{start}-set{chosen}-m{member}-{run_hash(config)}"
+        return bank_folder(config) / f"{start}-set{chosen}-m{member}-{run_hash(config)}"
     name = f"{start}-{config['method']['name']}-s{config['seed']}-{run_hash(config)}"
     return Path(config["runs"]) / name
 
@@ -265,6 +264,11 @@ def is_teacher(config: dict[str, Any]) -> bool:
 
 
 def validate(config: dict[str, Any]) -> None:
+def bank_folder(config: dict[str, Any]) -> Path:
+    """Where trained teachers are kept."""
+    return Path(config["bank"] or Path(config["runs"]) / "teachers")
+
+
     """Raise ConfigError, in one line, for what would fail later or mean nothing. Builds no network and reads no data."""
     method = build_method(config)
     teachers = config["teachers"]

@@ -10,6 +10,8 @@ the known ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from torch import Tensor, nn
 
 from harness import metrics
 from harness.data import Dataset, Split
-from harness.shift import predict_all
+from harness.remembered import Findings
+from harness.shift import Logits, predict_student, predict_teachers
 from methods.method import Teachers
 
 TPR = 0.95
@@ -61,18 +64,28 @@ def scores(logits: ArrayLike) -> dict[str, NDArray[np.float64]]:
     return {"confidence": probabilities.max(1), "entropy": -metrics.entropy(probabilities)}
 
 
-def evaluate(others: dict[str, Dataset], data: Dataset, student: nn.Module, teachers: Teachers) -> dict[str, Any]:
-    """The record's `ood`, against the test splits of other data sets by name."""
-    channels = data.test.images.shape[1]
-    known = {who: scores(x) for who, x in predict_all(student, teachers, data.test).items()}
+def evaluate(
+    others: dict[str, Dataset], data: Dataset, student: nn.Module, teachers: Teachers, remember: Findings
+) -> dict[str, Any]:
+    """The record's `ood`, against the test splits of other data sets by name; see `shift.evaluate` on teachers."""
     found: dict[str, Any] = {}
     for name, other in others.items():
-        images = adapt(other.test.images, channels, data.size).to(data.test.images.device)
-        unknown = predict_all(student, teachers, Split(images, other.test.labels))
-        found[name] = {who: compare(known[who], scores(unknown[who])) for who in known}
+        images = adapt(other.test.images, data.test.images.shape[1], data.size).to(data.test.images.device)
+        unknown = Split(images, other.test.labels)
+        found[name] = compare(partial(predict_student, student), data.test, unknown)
+        if len(teachers):
+            judge = partial(compare, partial(predict_teachers, teachers), data.test, unknown)
+            found[name] |= remember("ood", [name, other.fingerprint()], judge)
     return found
 
 
-def compare(known: dict[str, NDArray[np.float64]], unknown: dict[str, NDArray[np.float64]]) -> dict[str, float]:
+def compare(predict_split: Callable[[Split], Logits], known: Split, unknown: Split) -> dict[str, dict[str, float]]:
+    """How well whoever predicts tells known images from unknown ones."""
+    outside = {who: scores(logits) for who, logits in predict_split(unknown).items()}
+    inside = {who: scores(logits) for who, logits in predict_split(known).items()}
+    return {who: separation(inside[who], outside[who]) for who in inside}
+
+
+def separation(known: dict[str, NDArray[np.float64]], unknown: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     found = {f"auroc_{by}": auroc(known[by], unknown[by]) for by in known}
     return found | {f"fpr95_{by}": fpr(known[by], unknown[by]) for by in known}

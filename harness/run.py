@@ -31,6 +31,7 @@ from harness.claim import Claim, Claimed
 from harness.config import (
     DATA,
     ConfigError,
+    bank_folder,
     build_method,
     is_teacher,
     method_defaults,
@@ -43,6 +44,7 @@ from harness.data.augmentation import Augmentation
 from harness.data.changes import image_changes
 from harness.progress import Console, RunLog
 from harness.record import VERSION, DamagedRecord, read_record, write_atomically, write_record
+from harness.remembered import Findings
 from harness.training import Diverged, Interrupted, Trainer, Training, check_fit, predict
 from methods.method import Teachers
 
@@ -362,8 +364,9 @@ class Run:
             record["diagnostics"] = self.diagnose(training.student, network, found["student"]["test"]["nll_ts"], labels)
         if self.shift or self.others:
             bank = Teachers([self.load_teacher(directory) for directory in self.teacher_directories])
-            record["shift"] = shift.evaluate(self.shift, network, bank) if self.shift else None
-            record["ood"] = ood.evaluate(self.others, self.data, network, bank) if self.others else None
+            remember = Findings(bank_folder(self.config) / "found", self.teacher_directories, self.fingerprint)
+            record["shift"] = shift.evaluate(self.shift, network, bank, remember) if self.shift else None
+            record["ood"] = ood.evaluate(self.others, self.data, network, bank, remember) if self.others else None
         self.claim.check()
         self.write_predictions(logits, labels)
         self.write_student(network)

@@ -12,7 +12,8 @@ by severity; Tiny-ImageNet-C holds TYPE/SEVERITY/WNID/*.JPEG (Hendrycks and Diet
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from harness.data import Split
 from harness.data.archives import root_folder
 from harness.data.images import image_files, read_images
 from harness.data.tiny_imagenet import FOLDER, SIZE, read_lines
+from harness.remembered import Findings
 from harness.training import predict
 from methods.method import Teachers
 
@@ -34,6 +36,7 @@ TREES = {"tiny_imagenet": "Tiny-ImageNet-C"}
 METRICS = ("acc", "nll", "brier", "ece")
 SEVERITIES = corruptions.SEVERITIES
 
+Logits = dict[str, np.ndarray]  # by who gave them
 Corrupted = Iterator[tuple[str, int, Split]]
 
 
@@ -60,6 +63,13 @@ class Shift:
         for kind in self.types:
             for severity in SEVERITIES:
                 yield kind, severity, read(kind, severity).to(device)
+
+    def files(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of every official array, or of every folder of a type and severity."""
+        if self.folder is None:
+            return []
+        found = sorted(self.folder.glob("*.npy" if self.name in ARRAYS else "*/*"))
+        return [(str(path.relative_to(self.folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
 
     def read_array(self, kind: str, severity: int) -> Split:
         rows = slice((severity - 1) * len(self.test), severity * len(self.test))
@@ -111,23 +121,33 @@ def check_tree(folder: Path) -> list[str]:
     return types
 
 
-def predict_all(student: nn.Module, teachers: Teachers, split: Split) -> dict[str, np.ndarray]:
-    """Logits [N, K] of the student, and with teachers those of teacher 0 and the log-probabilities of all together."""
-    found = {"student": predict(student, split).cpu().numpy()}
+def predict_student(student: nn.Module, split: Split) -> Logits:
+    """Logits [N, K] of the student."""
+    return {"student": predict(student, split).cpu().numpy()}
+
+
+def predict_teachers(teachers: Teachers, split: Split) -> Logits:
+    """Logits [N, K] of teacher 0, and the log-probabilities of all together."""
+    members = np.stack([predict(network, split).cpu().numpy() for network in teachers.networks])
+    return {"teacher": members[0], "ensemble": metrics.average(members)}
+
+
+def evaluate(shift: Shift, student: nn.Module, teachers: Teachers, remember: Findings) -> dict[str, Any]:
+    """The record's `shift`; the teachers' part is computed for the first student only."""
+    found = {"source": shift.source, **measure(shift, partial(predict_student, student))}
     if len(teachers):
-        members = np.stack([predict(network, split).cpu().numpy() for network in teachers.networks])
-        found |= {"teacher": members[0], "ensemble": metrics.average(members)}
+        found |= remember("shift", shift.files(), lambda: measure(shift, partial(predict_teachers, teachers)))
     return found
 
 
-def evaluate(shift: Shift, student: nn.Module, teachers: Teachers) -> dict[str, Any]:
-    """The record's `shift`."""
+def measure(shift: Shift, predict_split: Callable[[Split], Logits]) -> dict[str, Any]:
+    """Means of the metrics, in all and by type, of whoever predicts."""
     values: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     for kind, _, split in shift:
         labels = split.labels.cpu().numpy()
-        for who, logits in predict_all(student, teachers, split).items():
+        for who, logits in predict_split(split).items():
             values[who][kind].append(metrics.evaluate(logits, labels, 1.0))
-    found: dict[str, Any] = {"source": shift.source}
+    found = {}
     for who, by_type in values.items():
         means = {kind: average(rows) for kind, rows in by_type.items()}
         found[who] = {**average(list(means.values())), "by_type": means}

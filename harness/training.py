@@ -269,9 +269,16 @@ def check_fit(recipe: dict[str, Any], data: Dataset) -> None:
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, split: Split, batch_size: int = 1000) -> Tensor:
+def predict(network: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
     """Logits [N, K] in float32 of a split's images, in the network's current mode."""
-    return torch.cat([network(to_unit(images)).float() for images in split.images.split(batch_size)])
+    batches = split.images.split(batch_size or batch_for(split.images))
+    return torch.cat([network(to_unit(images)).float() for images in batches])
+
+
+def batch_for(images: Tensor) -> int:
+    """How many images to predict at a time: on a CPU as few as its caches like, which is twice as fast as 1000."""
+    pixels = 100_000 if images.device.type == "cpu" else 4_000_000
+    return min(1000, max(16, pixels // math.prod(images.shape[-2:])))
 
 
 @torch.no_grad()

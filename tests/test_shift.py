@@ -11,8 +11,10 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from harness import corruptions, metrics, ood
+from harness import shift as shift_module
 from harness.config import ConfigError
 from harness.data import Split
+from harness.remembered import Findings
 from harness.shift import ARRAYS, Shift
 from tests import formats
 from tests.running import configure, run
@@ -173,6 +175,60 @@ def test_a_record_has_shift_and_ood(tmp_path, monkeypatch):
         assert set(unknown[who]) == {f"{m}_{by}" for m in ("auroc", "fpr95") for by in ("confidence", "entropy")}
         assert all(0 <= value <= 1 for value in unknown[who].values())
         assert 0 <= record["metrics"][who]["test"]["aurc"] <= 1
+
+
+def test_teachers_are_tried_once_for_all_students(tmp_path, monkeypatch):
+    monkeypatch.setattr(corruptions, "STRENGTHS", {corruptions.contrast: (0.9, 0.8, 0.7, 0.6, 0.5)})
+    monkeypatch.setattr("harness.data.fashion_mnist.DEBIAN", tmp_path / "nowhere")
+    formats.write_fashion_mnist(tmp_path / "data", monkeypatch, train=5010)
+    options = {"data__root": str(tmp_path / "data"), "evaluate__ood": ["fashion_mnist"], "evaluate__shift": True}
+    asked = []
+    original = shift_module.predict_teachers
+    for module in (shift_module, ood):
+        monkeypatch.setattr(module, "predict_teachers", lambda *given: asked.append(1) or original(*given))
+    first = run(tmp_path, "kd", **options)
+    assert len(asked) == 5 + 2  # five severities; known and unknown images
+    files = sorted((tmp_path / "teachers" / "found").iterdir())
+    assert [path.name.split("-")[0] for path in files] == ["ood", "shift"]
+    second = run(tmp_path, "ensemble_kd", **options)
+    assert len(asked) == 7
+    for who in ("teacher", "ensemble"):
+        assert first["shift"][who] == second["shift"][who]
+        assert first["ood"]["fashion_mnist"][who] == second["ood"]["fashion_mnist"][who]
+    assert first["shift"]["student"] != second["shift"]["student"]
+    files[1].write_text(files[1].read_text()[:50])  # damaged: computed again
+    assert run(tmp_path, "perturbation", **options)["shift"]["teacher"] == first["shift"]["teacher"]
+    assert len(asked) == 12
+
+
+def test_findings_have_another_name_when_anything_changes(tmp_path, monkeypatch):
+    teachers = [tmp_path / "a", tmp_path / "b"]
+    for teacher in teachers:
+        teacher.mkdir()
+        (teacher / "student.safetensors").write_bytes(teacher.name.encode())
+    computed = []
+
+    def ask(fingerprint="f", about="x"):
+        return Findings(tmp_path / "found", teachers, fingerprint)("shift", about, lambda: computed.append(1) or {})
+
+    def counts(**changes):
+        before = len(computed)
+        ask(**changes)
+        return len(computed) - before
+
+    assert [counts(), counts(), counts(fingerprint="g"), counts(about="y"), counts()] == [1, 0, 1, 1, 0]
+    (teachers[1] / "student.safetensors").write_bytes(b"other weights")
+    assert counts() == 1
+    monkeypatch.setattr("harness.provenance.code", lambda: "other code")
+    assert counts() == 1
+
+
+def test_official_files_are_told_apart(tmp_path):
+    folder = write_arrays(tmp_path)
+    before = shift_of(tmp_path).files()
+    assert [name for name, *_ in before] == ["fog.npy", "labels.npy", "snow.npy"]
+    np.save(folder / "fog.npy", formats.pixels(100, 32, seed=7).transpose(0, 2, 3, 1))
+    assert shift_of(tmp_path).files() != before
 
 
 def test_missing_other_data_are_refused_before_training(tmp_path):

@@ -1,0 +1,40 @@
+"""What was found out about a teacher set, kept in the bank for every student of it: BANK/found/KIND-KEY.json.
+
+KEY is a hash of all that the finding depends on: this code, the teachers' weights, the data, and whatever the caller
+names. So nothing is ever out of date: what changed has another name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import provenance
+from harness.record import write_atomically
+
+Found = dict[str, Any]
+
+
+class Findings:
+    """Findings about the teachers of these directories on the data of this fingerprint."""
+
+    def __init__(self, folder: Path, teachers: Sequence[Path], fingerprint: str):
+        self.folder = folder
+        weights = [hashlib.sha256((teacher / "student.safetensors").read_bytes()).hexdigest() for teacher in teachers]
+        self.about = [provenance.code(), fingerprint, weights]
+
+    def __call__(self, kind: str, about: Any, compute: Callable[[], Found]) -> Found:
+        """The finding of a kind about something, any value of JSON: read, or else computed and kept."""
+        key = hashlib.sha256(json.dumps([self.about, about]).encode()).hexdigest()[:16]
+        path = self.folder / f"{kind}-{key}.json"
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError):
+            found = compute()
+        with contextlib.suppress(OSError):  # somebody else's bank: the next student computes it again
+            write_atomically(path, json.dumps(found))
+        return found
