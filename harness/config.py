@@ -259,16 +259,16 @@ def run_directory(config: dict[str, Any]) -> Path:
     return Path(config["runs"]) / name
 
 
-def is_teacher(config: dict[str, Any]) -> bool:
-    return isinstance(config["seed"], str)
-
-
-def validate(config: dict[str, Any]) -> None:
 def bank_folder(config: dict[str, Any]) -> Path:
     """Where trained teachers are kept."""
     return Path(config["bank"] or Path(config["runs"]) / "teachers")
 
 
+def is_teacher(config: dict[str, Any]) -> bool:
+    return isinstance(config["seed"], str)
+
+
+def validate(config: dict[str, Any]) -> None:
     """Raise ConfigError, in one line, for what would fail later or mean nothing. Builds no network and reads no data."""
     method = build_method(config)
     teachers = config["teachers"]
