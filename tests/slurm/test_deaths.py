@@ -47,7 +47,10 @@ def test_teachers_die_and_only_their_students_are_missing(start: Start, busy_lab
 
 
 def test_a_dead_nodes_runs_go_on_elsewhere(calm: None, start: Start, busy_lab: Lab) -> None:
-    head = start("method=supervised", "seed=0,1,2", "train.epochs=100", "train.checkpoint_every=2", "threads=1")
+    head = start(
+        *("method=supervised", "seed=0,1,2", "train.epochs=100", "train.checkpoint_every=2", "threads=1"),
+        "hydra.launcher.cpus_per_task=4",  # two fill a node
+    )
 
     def victims() -> list[Path]:
         runs = [path.parent for path in head.runs.glob("*/checkpoint.pt")]
