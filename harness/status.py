@@ -25,6 +25,7 @@ from harness.progress import Console, duration
 from harness.record import read_events
 
 STATES = ("running", "waiting", "interrupted", "failed", "diverged", "dead", "done")
+RUN = re.compile(r"-[0-9a-f]{12}$")  # a run's directory ends with its hash; the bank keeps other things, too
 # A record's first lines tell its status; thousands of whole records would take seconds to read.
 STATUS = re.compile(r'"status": "(\w+)"')
 
@@ -50,7 +51,7 @@ def scan(folder: Path) -> list[RunState]:
     places = [
         Path(entry.path) for where in (folder, folder / "teachers") if where.is_dir() for entry in os.scandir(where)
     ]
-    places = sorted(place for place in places if place.name != "teachers" and not place.name.startswith("."))
+    places = sorted(place for place in places if RUN.search(place.name))
     jobs: dict[Path, dict[str, Any]] = {}
     states: list[RunState] = []
     unfinished = []

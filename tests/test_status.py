@@ -52,35 +52,36 @@ def test_five_thousand_runs_in_two_seconds(tmp_path: Path) -> None:
 
 
 def test_every_state(tmp_path: Path) -> None:
-    finished(tmp_path / "a")
-    finished(tmp_path / "b", "failed")
-    finished(tmp_path / "teachers" / "c", "diverged")
-    (tmp_path / "d").mkdir()
-    append_event(tmp_path / "e", "started", host="elsewhere", pid=1, slurm=None)
-    append_event(tmp_path / "f", "started", host="here", pid=1, slurm={"node": "n7"})
-    append_event(tmp_path / "f", "preempted", slurm=None)
+    finished(tmp_path / "a-aaaaaaaaaaaa")
+    finished(tmp_path / "b-bbbbbbbbbbbb", "failed")
+    finished(tmp_path / "teachers" / "c-cccccccccccc", "diverged")
+    (tmp_path / "teachers" / "views").mkdir()  # no run
+    (tmp_path / "d-dddddddddddd").mkdir()
+    append_event(tmp_path / "e-eeeeeeeeeeee", "started", host="elsewhere", pid=1, slurm=None)
+    append_event(tmp_path / "f-ffffffffffff", "started", host="here", pid=1, slurm={"node": "n7"})
+    append_event(tmp_path / "f-ffffffffffff", "preempted", slurm=None)
     progress = {"epoch": 3, "epochs": 8, "left_s": 120.0, "time": time.time()}
-    (tmp_path / "f" / "progress.json").write_text(json.dumps(progress))
-    with Claim(tmp_path / "f"):
+    (tmp_path / "f-ffffffffffff" / "progress.json").write_text(json.dumps(progress))
+    with Claim(tmp_path / "f-ffffffffffff"):
         states = {run.name: run for run in scan(tmp_path)}
     assert {name: run.state for name, run in states.items()} == {
-        "a": "done",
-        "b": "failed",
-        "c": "diverged",
-        "d": "waiting",
-        "e": "dead",
-        "f": "running",
+        "a-aaaaaaaaaaaa": "done",
+        "b-bbbbbbbbbbbb": "failed",
+        "c-cccccccccccc": "diverged",
+        "d-dddddddddddd": "waiting",
+        "e-eeeeeeeeeeee": "dead",
+        "f-ffffffffffff": "running",
     }
-    assert states["b"].note == "why"
-    assert "gone without a record" in states["e"].note
-    assert states["f"].progress.startswith("epoch 3/8, ")
-    assert states["f"].preempted == 1
+    assert states["b-bbbbbbbbbbbb"].note == "why"
+    assert "gone without a record" in states["e-eeeeeeeeeeee"].note
+    assert states["f-ffffffffffff"].progress.startswith("epoch 3/8, ")
+    assert states["f-ffffffffffff"].preempted == 1
 
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen, Callable[[], str]]]:
     """A run at work, `--watch` on a terminal of its own, and what that terminal has shown so far."""
-    run = tmp_path / "runs" / "a"
+    run = tmp_path / "runs" / "a-000000000000"
     append_event(run, "started", host="here", pid=1, slurm=None)
     show_progress(run, 1)
     terminal, inside = pty.openpty()
