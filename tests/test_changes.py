@@ -131,6 +131,19 @@ def test_mixup_mixes_images_and_labels_alike():
     assert len({tuple(order.tolist()) for _, order in draws}) == 50
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_steps_do_not_wait_for_the_device(pictures):
+    images, labels = (pictures[torch.arange(32) % 4] / 255).cuda(), torch.arange(32, device="cuda") % 10
+    changes = [RandAugment(2, 9), CutOut(8, torch.zeros(3, device="cuda")), MixUp(0.2, 10)]
+    drawn = [change.draw(torch.Generator().manual_seed(0), 2, 32, images.device) for change in changes]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for change, draws in zip(changes, drawn, strict=True):
+            images, labels = change(images, labels, draws[1])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 # In a training ----------------------------------------------------------------------------------------------------
 
 OPTIONS = {"randaugment": 2, "magnitude": 12, "cutout": 3}
