@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
+from harness import deploy
 from harness.config import DATA, ConfigError, build_method, run_directory, run_hash
 from harness.data import Dataset, Split, load, train_batches
 from harness.data import __main__ as command
@@ -237,6 +238,8 @@ def test_runs_do_not_depend_on_workers(tmp_path, photos):
     assert record["cost"]["flops"] > 0
     assert record["shift"]["source"] == "builtin"
     assert record["diagnostics"]["members"] and record["diagnostics"]["fidelity"]
+    directory = run_directory(configure(tmp_path / "2", "combined", **made))
+    assert deploy.main([str(directory), "--to", str(tmp_path / "deployed")]) == 0
 
 
 def test_every_method_sees_the_same_batches(tmp_path, photos):
