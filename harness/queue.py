@@ -143,5 +143,6 @@ def ask(*command: str) -> str:
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise QueueUnreachable(f"{command[0]}: {error}") from error
     if done.returncode:
-        raise QueueUnreachable(f"{' '.join(command[:3])}: {done.stderr.strip() or done.returncode}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise QueueUnreachable(f"{' '.join(command[:3])}: {said[-1]}")  # the last line is the outcome
     return done.stdout
