@@ -14,8 +14,11 @@ machine does meets all of them alike. A row says
     memory      what a step needs beyond what lives between steps
     FLOP/s      of a step, and as a share of the best that a square matrix product reaches here
 
-`--naive` adds each method as one would first write it (harness/naive.py), `--json` prints one JSON object,
-`--profile FILE` writes a trace of one step of each method, `--output FILE` writes the JSON there, too.
+`--naive` adds each method as one would first write it (harness/naive.py), `--ladder` repeats all of it with one speed-up
+more at a time (LADDER), `--json` prints one JSON object, `--profile FOLDER` writes a trace of one step of each method,
+`--output FILE` writes the JSON there, too. Everything about a GPU, in one command:
+
+    python -m harness.bench model=wrn28_4 batch=128 device=cuda steps=10 --naive --ladder --profile traces --output gpu.json
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,15 @@ WAITS = {
 }
 PRODUCTS = {"cpu": 2048, "cuda": 8192}  # side of the square matrices whose product shows the device's peak
 
+# What `--ladder` adds, step by step. On a GPU float32 is TF32 inside convolutions, as torch has it.
+LADDER: dict[str, dict[str, Any]] = {
+    "eager float32": {"precision": "float32", "channels_last": False, "compile": None},
+    "+ channels_last": {"channels_last": True},
+    "+ bfloat16": {"precision": "bfloat16"},
+    "+ compiled": {"compile": "default"},
+    "+ CUDA graphs": {"compile": "reduce-overhead"},
+}
+
 
 @dataclass
 class Options:
@@ -73,7 +85,8 @@ class Options:
     size: int = 32  # of the images, in pixels
     channels: int = 3
     precision: str = "float32"  # or bfloat16
-    compile: bool = False
+    compile: str | None = None  # torch.compile's mode: default, reduce-overhead (CUDA graphs), max-autotune
+    channels_last: bool | None = None  # None: on GPUs
     rounds: int = 11
     steps: int = 1  # of each method in a round
     threads: int | None = None  # of torch on the CPU
@@ -87,7 +100,8 @@ class Subject:
         used = bank if method.teachers is None else bank[: method.teachers]
         recipe = {
             **asdict(TRAIN["paper"]),
-            **{"batch_size": options.batch, "precision": options.precision, "compile": options.compile},
+            **{name: getattr(options, name) for name in ("precision", "compile", "channels_last")},
+            "batch_size": options.batch,
         }
         self.trainer = Trainer(method, data, Teachers(used), recipe, padding=4, flip=True, seed=0)
         network = networks.build(
@@ -239,6 +253,7 @@ def trace(subject: Subject, device: torch.device, path: Path | None) -> dict[str
     # The clock itself waits once before and once after the step.
     waits -= 2 if device.type == "cuda" else 0
     if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         record.profile.export_chrome_trace(str(path))
     return {"busy": min(1.0, busy / record.seconds), "waits": waits}
 
@@ -284,8 +299,9 @@ def run(options: Options, with_naive: bool, folder: Path | None, console: Consol
         found[subject.name] = {**trace(subject, device, path), "memory": memory}
         # An operator at a time, as no compiled step is.
         found[subject.name]["flops"] = 0 if options.compile else count_flops(subject)
-    take_turns(subjects, options, device, console)
     peak = measure_peak(device, options.precision)
+    take_turns(subjects, options, device, console)
+    peak = max(peak, measure_peak(device, options.precision))
     rows = [describe(subject, subjects[0], options, found[subject.name], peak) for subject in subjects]
     return {
         "options": asdict(options),
@@ -296,6 +312,20 @@ def run(options: Options, with_naive: bool, folder: Path | None, console: Consol
         "peak_flops_per_s": peak,
         "methods": rows,
     }
+
+
+def climb(options: Options, with_naive: bool, folder: Path | None, console: Console) -> dict[str, Any]:
+    """The results of every rung of LADDER, by its name."""
+    results: dict[str, Any] = {}
+    for rung, changes in LADDER.items():
+        options = replace(options, **changes)
+        if options.device == "cpu" and rung == "+ CUDA graphs":
+            continue
+        console.say(rung)
+        place = folder and folder / rung.strip("+ ").replace(" ", "_")
+        results[rung] = run(options, with_naive, place, console)
+        torch.compiler.reset()
+    return results
 
 
 def read_processor() -> str:
@@ -311,7 +341,8 @@ def table(result: dict[str, Any]) -> Any:
     options = result["options"]
     title = (
         f"{options['model']}, batch {options['batch']}, M = {options['teachers']}, K = {options['classes']}, "
-        f"{options['precision']}{', compiled' * options['compile']}; {result['device']}, {result['threads']} threads, "
+        f"{options['precision']}, "
+        f"{'compiled' if options['compile'] else 'eager'}; {result['device']}, {result['threads']} threads, "
         f"torch {result['torch']}; medians of {options['rounds']} rounds; "
         f"matrix peak {result['peak_flops_per_s'] / 1e9:,.0f} GFLOP/s"
     )
@@ -334,13 +365,27 @@ def table(result: dict[str, Any]) -> Any:
     return shown
 
 
+def ladder_table(results: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    first, *_ = results.values()
+    shown = Table(title=f"images/s, and as a multiple of the first column; {first['device']}", title_justify="left")
+    shown.add_column("method")
+    for rung in results:
+        shown.add_column(rung, justify="right")
+    for k, row in enumerate(first["methods"]):
+        rates = [result["methods"][k]["images_per_s"] for result in results.values()]
+        shown.add_row(row["method"], *(f"{rate:,.1f} ({rate / rates[0]:.2f})" for rate in rates))
+    return shown
+
+
 def read_options(arguments: list[str]) -> Options:
     """Options from NAME=VALUE (lists as NAME=a,b). Raises ConfigError for what is no option or no such value."""
-    given = dict(argument.split("=", 1) if "=" in argument else (argument, None) for argument in arguments)
-    if bad := [name for name, value in given.items() if value is None]:
+    if bad := [argument for argument in arguments if "=" not in argument]:
         raise ConfigError(f"{bad[0]!r} is no OPTION=VALUE; options: {', '.join(asdict(Options()))}")
+    given = OmegaConf.from_dotlist(arguments)
     if "methods" in given:
-        given["methods"] = given["methods"].split(",")
+        given.methods = str(given.methods).split(",")
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
     except OmegaConfBaseException as error:
@@ -354,6 +399,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help=", ".join(asdict(Options())))
     parser.add_argument("--naive", action="store_true", help="time the naive forms, too")
+    parser.add_argument("--ladder", action="store_true", help="one speed-up more at a time: " + ", ".join(LADDER))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="write a trace of one step of each method")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the JSON object to a file")
@@ -361,15 +407,20 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(sys.stderr if given.json else None)
     try:
         options = read_options(given.options)
-        if given.profile:
-            given.profile.mkdir(parents=True, exist_ok=True)
-        result = run(options, given.naive, given.profile, console)
+        measure = climb if given.ladder else run
+        result = measure(options, given.naive, given.profile, console)
     except (ConfigError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if given.output:
         write_atomically(given.output, json.dumps(result, indent=1).encode())
-    print(json.dumps(result)) if given.json else console.show(table(result))
+    if given.json:
+        print(json.dumps(result))
+        return 0
+    for one in result.values() if given.ladder else [result]:
+        console.show(table(one))
+    if given.ladder:
+        console.show(ladder_table(result))
     return 0
 
 

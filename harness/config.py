@@ -66,6 +66,10 @@ class Train:
     swa_start: float = 0.75  # share of the epochs after which the mean begins; batch norm is re-estimated
     weight_decay: float = 5e-4  # L2 on every parameter; factors of members are pulled to 1
     precision: str = "float32"  # or bfloat16: autocast, losses stay in float32
+    compile: str | None = (
+        None  # torch.compile's mode: default, reduce-overhead (CUDA graphs), max-autotune; None: eager
+    )
+    channels_last: bool | None = None  # memory format of images and weights; None: on GPUs, where it is the faster one
     checkpoint_every: int = 5  # epochs between checkpoints; does not change the result
 
 
@@ -189,6 +193,7 @@ CHOICES = {
     "optimiser": ("sgd", "adamw"),
     "precision": ("float32", "bfloat16"),
     "average": ("none", "ema", "swa"),
+    "compile": (None, "default", "reduce-overhead", "max-autotune"),
 }
 # Where files lie, what runs them, how often they save, what is asked of them: none of it changes a result.
 INCIDENTAL = (
@@ -323,7 +328,7 @@ def validate_recipe(train: dict[str, Any], prefix: str) -> None:
     for name in ("momentum", "label_smoothing", "ema_decay", "swa_start"):
         require(0 <= train[name] < 1, f"{prefix}.{name} must lie in [0, 1), not {train[name]}")
     for name, known in CHOICES.items():
-        require(train[name] in known, f"{prefix}.{name} is one of {', '.join(known)}, not {train[name]!r}")
+        require(train[name] in known, f"{prefix}.{name} is one of {', '.join(map(str, known))}, not {train[name]!r}")
     warmup, epochs = train["warmup_epochs"], train["epochs"]
     require(
         0 <= warmup < epochs or epochs == 1,

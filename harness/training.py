@@ -116,10 +116,23 @@ class Trainer:
             self.batches = ChangedBatches(self.batches, changes, self.seed)
         self.steps_per_epoch = self.batches.steps
         self.device = self.data.train.images.device
+        wanted, on_gpu = self.recipe["channels_last"], self.device.type == "cuda"
+        chosen = on_gpu if wanted is None else wanted
+        self.memory_format = torch.channels_last if chosen else torch.contiguous_format
+        torch.backends.cudnn.benchmark = on_gpu  # every step has the same shapes
+        for network in self.teachers.networks:
+            network.to(memory_format=self.memory_format)
+            self.compile(network)
+
+    def compile(self, network: nn.Module) -> None:
+        """Compile a network in place, where the recipe asks for it."""
+        if mode := self.recipe["compile"]:
+            network.compile(mode=mode)
 
     def start(self, network: nn.Module) -> Training:
         """A training at step 0 from a freshly initialised plain network on the data's device."""
         members = len(self.teachers)
+        network = network.to(memory_format=self.memory_format)
         student = self.method.student(network, members, streams.generator(self.seed, "factors"))
         groups = self.method.parameter_groups(student, self.recipe["weight_decay"])
         optimiser = optimisation.build_optimiser(
@@ -127,6 +140,7 @@ class Trainer:
         )
         torch.manual_seed(streams.derive(self.seed, "layers"))  # for networks whose layers draw, such as dropout
         average = copy.deepcopy(student) if self.recipe["average"] == "ema" else None
+        self.compile(student)
         return Training(student, optimiser, average=average)
 
     def run(self, training: Training) -> Training:
@@ -188,7 +202,8 @@ class Trainer:
         count = self.recipe["accumulate"]
         means: dict[str, Tensor] = {}
         views = [None] * count if batch.views is None else batch.views.chunk(count)
-        for k, rows in enumerate(zip(batch.images.chunk(count), labels.chunk(count), views, strict=True)):
+        images = batch.images.contiguous(memory_format=self.memory_format)
+        for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), views, strict=True)):
             parts = self.backward(training, *rows, k)
             for name, value in parts.items():
                 means[name] = value if k == 0 else means[name] + value

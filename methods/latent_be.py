@@ -66,8 +66,8 @@ class RankOne:
     def modulate(self, outer: Tensor) -> Tensor:
         """W * outer, for a factor [..., groups, out / groups, in / groups] with any leading axes."""
         weight, _ = self.plain()
-        product = weight.reshape(*outer.shape[-3:], -1) * outer.unsqueeze(-1)
-        return product.reshape(*outer.shape[:-3], *weight.shape)
+        # Broadcast, not reshaped: the product keeps the weight's memory format.
+        return weight * outer.flatten(-3, -2)[(..., *[None] * (weight.dim() - 2))]
 
     def outer(self, s: Tensor, r: Tensor) -> Tensor:
         """s r^T within each group: [..., groups, out / groups, in / groups] of s [..., out], r [..., in]."""
@@ -195,6 +195,11 @@ class LatentBE(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits = self.network(images.repeat(self.members, *[1] * (images.dim() - 1)))  # rows [m*B:(m+1)*B] are member m
         return logits.unflatten(0, (self.members, -1))
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile both ways of looking at the members, in place (see torch.nn.Module.compile)."""
+        super().compile(*args, **options)
+        self.observer.network.compile(*args, **options)
 
     def member(self, m: int) -> Callable[[Tensor], Tensor]:
         """Member m in evaluation mode, as a network [B, C, H, W] -> [B, K] on the student's current weights."""
