@@ -44,16 +44,19 @@ def count(network: nn.Module) -> int:
 
 
 def awake(network: nn.Module) -> nn.Module:
-    """The network, with a classifier that is not all zero, as ViT's is at its start: from there nothing flows back."""
+    """The network without the zeros of its start, past which nothing flows back: ViT's head, last norms of branches."""
     head = [m for m in network.modules() if isinstance(m, nn.Linear)][-1]
     if not head.weight.any():
         nn.init.trunc_normal_(head.weight, std=0.02, generator=torch.Generator().manual_seed(0))
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d) and not norm.weight.any():
+            nn.init.ones_(norm.weight)
     return network
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_convert_train_merge_export(name):
-    size = 16 if name == "wrn28_10" else 32
+    size = 16 if name == "wrn28_10" else 64 if name.startswith("timm") else 32
     plain, *others = (awake(build(name, seed, size)) for seed in range(3))
     images = torch.randint(256, (4, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     split = Split(images, torch.arange(4) % 5)
@@ -90,6 +93,20 @@ def test_convert_train_merge_export(name):
     read.load_state_dict(load(save({key: value.contiguous() for key, value in merged.state_dict().items()})))
     with torch.no_grad():
         assert torch.equal(read.eval()(unit), merged(unit))
+
+
+TIMM = ("resnet10t", "mobilenetv4_conv_small", "test_efficientnet", "test_convnext", "test_vit")
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm_converts_trains_merges_and_exports(name):
+    pytest.importorskip("timm")
+    test_convert_train_merge_export(f"timm/{name}")
+
+
+def test_timms_weights_come_from_the_stream():
+    pytest.importorskip("timm")
+    test_initial_weights_come_from_the_stream("timm/test_resnet")
 
 
 def test_the_table_ticks_every_network():

@@ -117,7 +117,22 @@ def build(name: str, classes: int, channels: int, size: int, generator: torch.Ge
         if generator is not None:
             torch.manual_seed(generator.initial_seed())
         if name.startswith(TIMM):
-            import timm
-
-            return timm.create_model(name.removeprefix(TIMM), num_classes=classes, in_chans=channels)
+            return build_timm(name.removeprefix(TIMM), classes, channels, size)
         return FAMILIES[name](name, classes, channels, size)
+
+
+def build_timm(name: str, classes: int, channels: int, size: int) -> nn.Module:
+    """timm's network as timm makes it. Raises ValueError where one that is made for a size cannot take this one."""
+    import timm
+    import timm.layers
+
+    about = timm.get_pretrained_cfg(name)
+    options = {"img_size": size} if about is not None and about.fixed_input_size else {}
+    try:
+        network = timm.create_model(name, num_classes=classes, in_chans=channels, **options)
+    except (AssertionError, ValueError, TypeError) as error:
+        raise ValueError(f"timm/{name} cannot be made for images of {size}x{size}: {error}") from error
+    for module in network.modules():
+        if type(module) is timm.layers.Linear:  # torch's, but for a cast in TorchScript; torch's can be given factors
+            module.__class__ = nn.Linear
+    return network
