@@ -99,6 +99,11 @@ def test_onnx(directory, tmp_path):
     pytest.importorskip("onnxscript")
     assert deploy.main([str(directory), "--onnx", "--to", str(tmp_path)]) == 0
     onnx.checker.check_model(tmp_path / "student.onnx")
+    images = load(read_record(directory)["config"]["data"]).test.images[:5] / 255  # another batch size than exported
+    session = pytest.importorskip("onnx.reference").ReferenceEvaluator(str(tmp_path / "student.onnx"))
+    (found,) = session.run(None, {session.input_names[0]: images.numpy()})
+    expected = torch.export.load(tmp_path / "student.pt2").module()(images)
+    assert np.allclose(found, expected.detach().numpy(), atol=1e-4)
 
 
 def test_another_network_is_refused(directory, tmp_path, capsys):
