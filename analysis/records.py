@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEY = ["data", "model", "arm", "teacher_set", "seed"]
+PREFIXES = {"student": "", "teacher": "teacher_", "ensemble": "ensemble_"}  # of columns, by whose metrics they are
 _COST = ("wall_s", "device_s", "images_per_s", "peak_memory_bytes", "parameters", "flops")
 _TEACHER = re.compile(r"-set\d+-m\d+-[0-9a-f]{12}$")  # a run directory in the bank
 _OBJECTS = ("config", "method_defaults")  # nested values, kept as JSON in exported files
@@ -209,7 +210,7 @@ def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
         "config": config,
     }
     metrics = record.get("metrics") or {}
-    for who, prefix in (("student", ""), ("teacher", "teacher_"), ("ensemble", "ensemble_")):
+    for who, prefix in PREFIXES.items():
         test = (metrics.get(who) or {}).get("test") or {}
         row |= {prefix + name: value for name, value in test.items() if _number(value)}
     validation = (metrics.get("student") or {}).get("validation") or {}
@@ -236,13 +237,12 @@ def _diagnostics(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shift(record: dict[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
     shift = record.get("shift") or {}
-    if shift:
-        row["shift_source"] = shift.get("source")
-        row |= {f"shift_{k}": v for k, v in (shift.get("student") or {}).items() if _number(v)}
-    for name, found in (record.get("ood") or {}).items():
-        row |= {f"ood_{name}_{k}": v for k, v in (found.get("student") or {}).items() if _number(v)}
+    row: dict[str, Any] = {"shift_source": shift["source"]} if "source" in shift else {}
+    for who, prefix in PREFIXES.items():
+        row |= {f"{prefix}shift_{k}": v for k, v in (shift.get(who) or {}).items() if _number(v)}
+        for name, found in (record.get("ood") or {}).items():
+            row |= {f"{prefix}ood_{name}_{k}": v for k, v in (found.get(who) or {}).items() if _number(v)}
     return row
 
 

@@ -64,11 +64,12 @@ def test_older_records_lack_things(tmp_path):
 def test_shift_ood_and_new_metrics_become_columns(tmp_path):
     directory = make_run(tmp_path, "kd", 0)
     record = json.loads((directory / "record.json").read_text())
-    record["shift"] = {"source": "builtin", "student": {"acc": 0.6, "nll": 1.5}}
+    record["shift"] = {"source": "builtin", "student": {"acc": 0.6, "nll": 1.5}, "teacher": {"acc": 0.5}}
     record["ood"] = {"noise": {"student": {"auroc_entropy": 0.9, "fpr95_entropy": 0.3}}}
     record["metrics"]["student"]["test"]["aurc"] = 0.02
     (directory / "record.json").write_text(json.dumps(record))
     row = load(tmp_path).iloc[0]
+    assert row["teacher_shift_acc"] == 0.5
     assert (row["shift_acc"], row["ood_noise_auroc_entropy"], row["aurc"]) == (0.6, 0.9, 0.02)
     from analysis.metrics import metric, present
 
