@@ -23,6 +23,8 @@ def run(arguments: list[str]) -> int:
     """Compose and run; returns the exit status: 0 done, 1 a run failed, 2 bad input, 130 stopped."""
     from harness.sweeper import HarnessSweeper
 
+    # The one group without fixed keys: Hydra would ask for a plus sign.
+    arguments = [re.sub(r"^teachers\.train\.(?=\w+=)", "++teachers.train.", argument) for argument in arguments]
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print, to become one line here
     command, sys.argv = sys.argv, [sys.argv[0], *arguments]

@@ -48,6 +48,14 @@ def test_bad_input_is_one_line(arguments, tmp_path, monkeypatch, capsys):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_teachers_have_a_recipe_of_their_own(sweep, capsys):
+    assert main([*sweep, "method=kd", "teachers.train.epochs=7", "--cfg", "job"]) == 0
+    assert "  train:\n    epochs: 7\n" in capsys.readouterr().out
+    assert main([*sweep, "teachers.train.rate=7"]) == 2
+    assert "teachers.train knows no option rate" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", ["-m method=all seed=0,1 --cfg job", "method=all --cfg job", "--cfg job"])
 def test_the_configuration_can_be_shown(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
