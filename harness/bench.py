@@ -45,7 +45,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import methods
-from harness import naive, networks, streams
+from harness import memory, naive, networks, streams
 from harness.config import TRAIN, ConfigError
 from harness.data import Dataset, Split
 from harness.data.batches import Batch
@@ -198,15 +198,9 @@ def measure_memory(subject: Subject, device: torch.device) -> int:
         raise ConfigError("the memory of a step on the CPU is read from /proc, which only Linux has")
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
-    before = read_status("VmRSS")
+    before = memory.status("VmRSS")
     subject.step()
-    return read_status("VmHWM") - before
-
-
-def read_status(name: str) -> int:
-    """A line of /proc/self/status, in bytes."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
-    return 1024 * int(line.split()[1])
+    return memory.status("VmHWM") - before
 
 
 class FlopCounter(TorchDispatchMode):
@@ -294,9 +288,9 @@ def run(options: Options, with_naive: bool, folder: Path | None, console: Consol
     found: dict[str, dict[str, float]] = {}
     for subject in subjects:
         subject.step()  # warm up: allocations, choices of algorithms, compilation
-        memory = measure_memory(subject, device)
+        needed = measure_memory(subject, device)
         path = folder and folder / f"{subject.name.replace(' ', '_')}.json"
-        found[subject.name] = {**trace(subject, device, path), "memory": memory}
+        found[subject.name] = {**trace(subject, device, path), "memory": needed}
         # An operator at a time, as no compiled step is.
         found[subject.name]["flops"] = 0 if options.compile else count_flops(subject)
     peak = measure_peak(device, options.precision)

@@ -10,9 +10,7 @@ import io
 import json
 import os
 import pickle
-import resource
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -25,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness import diagnostics, metrics, networks, ood, provenance, shift, streams
+from harness import diagnostics, memory, metrics, networks, ood, provenance, shift, streams
 from harness import views as view_cache
 from harness.claim import Claim, Claimed
 from harness.config import (
@@ -392,7 +390,7 @@ class Run:
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
         else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            peak = memory.peak_of_this_process()
         return {
             "wall_s": 0.0,
             "device_s": training.seconds,

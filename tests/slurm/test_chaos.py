@@ -25,7 +25,7 @@ from tests.heads import TINY, Head, directories, events
 
 pytestmark = pytest.mark.slurm
 Start = Callable[..., Head]
-RUNS = int(os.environ.get("HARNESS_CHAOS_RUNS", "24"))
+RUNS = int(os.environ.get("HARNESS_CHAOS_RUNS", "14"))
 SEEDS = (20, 21, 22, 23, 24, 25, 26, 27)
 RUNS_A_KILL = 1.5
 WEIGHTS = {"scancel": 3, "kill -9": 3, "USR2": 3, "requeue": 2, "node": 1, "head": 2}
