@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import gc
 import json
 import platform
@@ -119,8 +120,9 @@ class Subject:
             yield from self.trainer.batches.epoch(epoch)
             epoch += 1
 
-    def step(self) -> None:
-        self.trainer.take_step(self.training, next(self.batches))
+    def step(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.trainer.take_step(self.training, next(self.batches))
 
 
 def make_data(options: Options, device: torch.device) -> Dataset:
@@ -171,16 +173,12 @@ def synchronise(device: torch.device) -> None:
 def take_turns(subjects: list[Subject], options: Options, device: torch.device, console: Console) -> None:
     """Time every subject once a round, in an order that turns from round to round."""
 
-    def steps(subject: Subject) -> None:
-        for _ in range(options.steps):
-            subject.step()
-
     said = time.monotonic()
     for turn in range(options.rounds):
         shift = turn % len(subjects)
         for subject in subjects[shift:] + subjects[:shift]:
-            subject.seconds.append(clock(lambda: steps(subject), device) / options.steps)  # noqa: B023
-            subject.pipeline.append(clock(lambda: next(subject.batches), device))  # noqa: B023
+            subject.seconds.append(clock(functools.partial(subject.step, options.steps), device) / options.steps)
+            subject.pipeline.append(clock(functools.partial(next, subject.batches), device))
         if time.monotonic() - said > 10:
             console.say(f"round {turn + 1} of {options.rounds}")
             said = time.monotonic()
@@ -232,13 +230,9 @@ def trace(subject: Subject, device: torch.device, path: Path | None) -> dict[str
     """One step under the profiler: shares of host and device, and how often it waits."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
 
-    def record() -> None:
-        with profile(activities=activities) as found:
-            record.seconds = clock(subject.step, device)
-        record.profile = found
-
-    record()
-    events = record.profile.key_averages()
+    with profile(activities=activities) as recorded:
+        seconds = clock(subject.step, device)
+    events = recorded.key_averages()
     if device.type == "cuda":
         busy = sum(event.self_device_time_total for event in events) / 1e6
     else:
@@ -248,8 +242,8 @@ def trace(subject: Subject, device: torch.device, path: Path | None) -> dict[str
     waits -= 2 if device.type == "cuda" else 0
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        record.profile.export_chrome_trace(str(path))
-    return {"busy": min(1.0, busy / record.seconds), "waits": waits}
+        recorded.export_chrome_trace(str(path))
+    return {"busy": min(1.0, busy / seconds), "waits": waits}
 
 
 def describe(subject: Subject, plain: Subject, options: Options, found: dict[str, float], peak: float) -> dict:

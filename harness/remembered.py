@@ -19,13 +19,17 @@ from harness.record import write_atomically
 Found = dict[str, Any]
 
 
+def origin(teachers: Sequence[Path], fingerprint: str) -> list[Any]:
+    """All that the answers of these teachers on the data of this fingerprint depend on: code, data, weights."""
+    weights = [hashlib.sha256((teacher / "student.safetensors").read_bytes()).hexdigest() for teacher in teachers]
+    return [provenance.code(), fingerprint, weights]
+
+
 class Findings:
     """Findings about the teachers of these directories on the data of this fingerprint."""
 
     def __init__(self, folder: Path, teachers: Sequence[Path], fingerprint: str):
-        self.folder = folder
-        weights = [hashlib.sha256((teacher / "student.safetensors").read_bytes()).hexdigest() for teacher in teachers]
-        self.about = [provenance.code(), fingerprint, weights]
+        self.folder, self.about = folder, origin(teachers, fingerprint)
 
     def __call__(self, kind: str, about: Any, compute: Callable[[], Found]) -> Found:
         """The finding of a kind about something, any value of JSON: read, or else computed and kept."""

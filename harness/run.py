@@ -24,7 +24,6 @@ import torch
 from torch import nn
 
 from harness import diagnostics, memory, metrics, networks, ood, provenance, shift, streams
-from harness import views as view_cache
 from harness.claim import Claim, Claimed
 from harness.config import (
     DATA,
@@ -38,12 +37,13 @@ from harness.config import (
     teacher_config,
 )
 from harness.data import Dataset, load
-from harness.data.augmentation import Augmentation
+from harness.data.augmentation import Augmentation, count_views
 from harness.data.changes import image_changes
 from harness.progress import Console, RunLog
 from harness.record import VERSION, DamagedRecord, read_record, write_atomically, write_record
 from harness.remembered import Findings
 from harness.training import Diverged, Interrupted, Trainer, Training, check_fit, predict
+from harness.views import CachedTeachers, ViewCache, is_worth_it
 from methods.method import Teachers
 
 # Its layers are so small that threads only wait for each other, on a busy machine a hundred times longer than they work.
@@ -258,27 +258,23 @@ class Run:
 
     def cache_teachers(self, members: list[nn.Module], directories: list[Path]) -> Teachers | None:
         """The teachers with their answers for every view of the train images, where that is worth it."""
-        data, recipe = self.config["data"], self.config["train"]
-        # What is shown is then no view that could be numbered.
-        in_files = not isinstance(self.data.train.images, torch.Tensor)
-        changed = in_files or recipe["mixup"] or image_changes(data, self.data)
-        views = None
-        if not changed:
-            views = Augmentation(self.data.train.images, data["padding"], data["flip"], self.config["seed"])
-        wanted = self.config["teachers"]["cache"]
-        if not view_cache.is_worth_it(wanted, self.method, recipe["epochs"], views, self.data.classes):
+        data, recipe, images = self.config["data"], self.config["train"], self.data.train.images
+        if not isinstance(images, torch.Tensor) or recipe["mixup"] or image_changes(data, self.data):
+            return None  # what is shown is no view that could be numbered
+        wanted, views = self.config["teachers"]["cache"], count_views(data["padding"], data["flip"])
+        if not is_worth_it(wanted, self.method, recipe["epochs"], len(images), views, self.data.classes):
             return None
-        name = view_cache.name(self.fingerprint, views)
-        about = (views, self.data.classes, self.console, self.stop)
+        augmentation = Augmentation(images, data["padding"], data["flip"], self.config["seed"])
+        cache = ViewCache(augmentation, self.data.classes, self.fingerprint, self.console, self.stop)
         try:
             answers = [
-                view_cache.load_or_build(directory / name, member.eval(), *about).to(self.device)
+                cache.answers(directory, member.eval()).to(self.device)
                 for directory, member in zip(directories, members, strict=True)
             ]
         except OSError as error:  # such as somebody else's bank, or a full disk
             self.console.say(f"the teachers' views cannot be kept in the bank, they are asked instead: {error}")
             return None
-        return view_cache.CachedTeachers(members, answers)
+        return CachedTeachers(members, answers)
 
     def await_teacher(self, config: dict[str, Any]) -> None:
         """Return when the teacher is in the bank: trained here, or by whoever holds the claim on it."""
@@ -446,7 +442,7 @@ class Run:
                 "attempts": self.earlier["attempts"] + 1,
                 "streams": {purpose: streams.derive(seed, purpose) for purpose in streams.PURPOSES},
                 "teachers": getattr(self, "teacher_names", []),
-                "teacher_views": isinstance(getattr(self, "teachers", None), view_cache.CachedTeachers),
+                "teacher_views": isinstance(getattr(self, "teachers", None), CachedTeachers),
                 "data": getattr(self, "fingerprint", None),
             },
         }

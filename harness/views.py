@@ -4,8 +4,9 @@ Crop and flip make only (2p + 1)^2 x 2 views of an image (162 with p = 4), so th
 can be computed once and then be looked up: by every run, of every method that shows its teachers the views themselves.
 A perturbed image is no view, and its teachers are asked as ever.
 
-BANK/TEACHER/views-KEY.npy holds float16 [N * V, K], logits less their maximum, beside a small .json with its checksum.
-KEY stands for the train split and its augmentation. Written under another name first, so that a part is never read.
+BANK/TEACHER/views-KEY.npy holds float16 [N * V, K], logits less their maximum. KEY stands for the train split and its
+augmentation; a small .json beside it has its checksum, and the code and weights that answered: where these are others
+now, it is built anew. Written under another name first, so that a part is never read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from harness.claim import Claim
 from harness.data.augmentation import Augmentation
 from harness.progress import Console, duration
 from harness.record import write_atomically
+from harness.remembered import origin
 from harness.training import Interrupted
 from methods.method import Method, Teachers, at_least_float32
 
@@ -53,35 +56,88 @@ class CachedTeachers(Teachers):
         return torch.stack([answers[self.views] for answers in self.answers]).float()
 
 
-def is_worth_it(cache: str, method: Method, epochs: int, augmentation: Augmentation | None, classes: int) -> bool:
-    """Whether a run looks its teachers' answers up, given teachers.cache.
+def is_worth_it(cache: str, method: Method, epochs: int, images: int, views: int, classes: int) -> bool:
+    """Whether a run looks its teachers' answers up, given teachers.cache and the views of each of its train images.
 
     auto: where the method shows its teachers the drawn views, there are no more of these than epochs (building them
     then costs no more than one run asks for), and they fit.
     """
     perturbs = type(method).inputs is not Method.inputs
-    if cache == "none" or perturbs or augmentation is None or method.teachers == 0:
+    if cache == "none" or perturbs or method.teachers == 0:
         return False
-    size = 2 * len(augmentation.padded) * augmentation.views * classes * (method.teachers or 1)
-    return cache == "views" or (augmentation.views <= epochs and size <= LIMIT_BYTES)
+    size = 2 * images * views * classes * (method.teachers or 1)
+    return cache == "views" or (views <= epochs and size <= LIMIT_BYTES)
 
 
-def name(fingerprint: str, augmentation: Augmentation) -> str:
-    """The file name of a teacher's views."""
-    key = json.dumps([fingerprint, augmentation.padding, augmentation.flip])
-    return f"views-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
+@dataclass
+class ViewCache:
+    """Answers for the views of one train split, of `fingerprint`. `stop` is asked whether to leave off building."""
 
+    augmentation: Augmentation
+    classes: int
+    fingerprint: str
+    console: Console
+    stop: Callable[[], bool]
 
-def load(path: Path, shape: tuple[int, int]) -> np.memmap | None:
-    """The answers of a file, mapped into memory; None where it is missing, or is not what its checksum says."""
-    try:
-        about = json.loads(path.with_suffix(".json").read_text())
-        answers = np.load(path, mmap_mode="c")  # torch has no read-only tensors; nothing writes
-    except (OSError, ValueError, EOFError):
-        return None
-    if answers.shape != shape or answers.dtype != np.float16 or checksum(answers) != about.get("crc32"):
-        return None
-    return answers
+    def answers(self, teacher: Path, network: nn.Module) -> Tensor:
+        """The answers [N * V, K] in float16, on the CPU, of the network in a teacher's directory. Raises Interrupted.
+
+        Of several processes one builds them, and the others wait. A damaged file is built anew.
+        """
+        path, about = teacher / self.name(), origin([teacher], self.fingerprint)
+        answers = self.load(path, about)
+        if answers is None:
+            with Claim(teacher, patient=True):
+                answers = self.load(path, about)  # by now another one may have built it
+                if answers is None:
+                    if path.exists():
+                        self.console.say(f"{path} is damaged, incomplete or of other code or weights; it is built anew")
+                    self.build(path, network, about)
+                    answers = self.load(path, about)
+        return torch.from_numpy(np.asarray(answers))
+
+    def name(self) -> str:
+        """The file name of a teacher's views."""
+        key = json.dumps([self.fingerprint, self.augmentation.padding, self.augmentation.flip])
+        return f"views-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
+
+    def load(self, path: Path, about: list[Any]) -> np.memmap | None:
+        """A file mapped into memory; None where it is missing, or is not what stands beside it."""
+        try:
+            beside = json.loads(path.with_suffix(".json").read_text())
+            answers = np.load(path, mmap_mode="c")  # torch has no read-only tensors; nothing writes
+        except (OSError, ValueError, EOFError):
+            return None
+        expected = (len(self.augmentation.padded) * self.augmentation.views, self.classes)
+        if answers.shape != expected or answers.dtype != np.float16 or beside.get("origin") != about:
+            return None
+        return answers if checksum(answers) == beside.get("crc32") else None
+
+    def build(self, path: Path, network: nn.Module, about: list[Any]) -> None:
+        """Ask a teacher about every view of every image and write its answers."""
+        started, count, views = time.monotonic(), len(self.augmentation.padded), self.augmentation.views
+        every = torch.arange(count, device=self.augmentation.padded.device)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            found = np.lib.format.open_memmap(scratch, "w+", np.float16, (count * views, self.classes))
+            by_image = found.reshape(count, views, self.classes)
+            with torch.inference_mode():
+                for v in range(views):
+                    if self.stop():
+                        raise Interrupted("stopped while the teachers' views were computed")
+                    for start in range(0, count, BATCH):
+                        rows = slice(start, start + BATCH)
+                        logits = at_least_float32(network(self.augmentation.view(v, every[rows])))
+                        logits -= logits.amax(1, keepdim=True)
+                        by_image[rows, v] = logits.half().cpu().numpy()
+            found.flush()
+            beside = {"crc32": checksum(found), "origin": about, "seconds": time.monotonic() - started}
+            del found, by_image
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+        write_atomically(path.with_suffix(".json"), json.dumps(beside))
+        self.console.say(f"{path}: {views} views of {count:,} images in {duration(beside['seconds'])}")
 
 
 def checksum(answers: np.ndarray) -> int:
@@ -89,51 +145,3 @@ def checksum(answers: np.ndarray) -> int:
     for start in range(0, len(flat), CHUNK_BYTES):
         found = zlib.crc32(flat[start : start + CHUNK_BYTES], found)
     return found
-
-
-def load_or_build(
-    path: Path, network: nn.Module, augmentation: Augmentation, classes: int, console: Console, stop: Callable[[], bool]
-) -> Tensor:
-    """A teacher's answers [N * V, K] in float16, on the CPU. Raises Interrupted where `stop` says so.
-
-    Of several processes one builds, and the others wait for it. A damaged file is built anew.
-    """
-    shape = (len(augmentation.padded) * augmentation.views, classes)
-    answers = load(path, shape)
-    if answers is None:
-        with Claim(path.parent, patient=True):
-            answers = load(path, shape)  # by now another one may have built it
-            if answers is None:
-                if path.exists():
-                    console.say(f"{path} is damaged or incomplete; it is built anew")
-                build(path, network, augmentation, classes, console, stop)
-                answers = load(path, shape)
-    return torch.from_numpy(np.asarray(answers))
-
-
-def build(
-    path: Path, network: nn.Module, augmentation: Augmentation, classes: int, console: Console, stop: Callable[[], bool]
-) -> None:
-    """Ask a teacher about every view of every image and write its answers."""
-    started, count = time.monotonic(), len(augmentation.padded)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        found = np.lib.format.open_memmap(scratch, "w+", np.float16, (count * augmentation.views, classes))
-        by_image = found.reshape(count, augmentation.views, classes)
-        device = augmentation.padded.device
-        with torch.inference_mode():
-            for v in range(augmentation.views):
-                if stop():
-                    raise Interrupted("stopped while the teachers' views were computed")
-                for rows in torch.arange(count, device=device).split(BATCH):
-                    logits = at_least_float32(network(augmentation.view(v, rows)))
-                    logits -= logits.amax(1, keepdim=True)
-                    by_image[rows[0].item() : rows[-1].item() + 1, v] = logits.half().cpu().numpy()
-        found.flush()
-        about: dict[str, Any] = {"crc32": checksum(found), "seconds": time.monotonic() - started}
-        del found, by_image
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    write_atomically(path.with_suffix(".json"), json.dumps(about))
-    console.say(f"{path}: {augmentation.views} views of {count:,} images in {duration(about['seconds'])}")

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from harness.config import run_directory, teacher_config
 from harness.data import load
 from harness.data.augmentation import Augmentation
 from harness.progress import Console
-from harness.views import CachedTeachers, load_or_build
+from harness.views import CachedTeachers, ViewCache
 from tests.running import configure, run
 
 
@@ -59,28 +59,31 @@ def test_auto_builds_no_more_views_than_a_run_asks_for(tmp_path):
 
 
 @pytest.fixture
-def teacher(tmp_path):
-    """A file name in a teacher's folder, its network, the views and the number of classes."""
+def teacher(tmp_path, capsys):  # the console takes the output that capsys watches
+    """A teacher's directory, its network and the cache."""
     data = load(configure(tmp_path)["data"])
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
-    return tmp_path / "views-test.npy", network, Augmentation(data.train.images, 1, False, 0), data.classes
+    save_file(network.state_dict(), tmp_path / "student.safetensors")
+    augmentation = Augmentation(data.train.images, 1, False, 0)
+    return tmp_path, network, ViewCache(augmentation, data.classes, data.fingerprint(), Console(), lambda: False)
 
 
 def build(teacher) -> torch.Tensor:
-    return load_or_build(*teacher, Console(), lambda: False)
+    directory, network, cache = teacher
+    return cache.answers(directory, network)
 
 
 def test_every_view_has_its_answer(teacher):
-    path, network, augmentation, _ = teacher
+    directory, network, cache = teacher
     answers = build(teacher)
-    images, views = augmentation(torch.tensor([7, 400, 7]), augmentation.draw(3))
+    images, views = cache.augmentation(torch.tensor([7, 400, 7]), cache.augmentation.draw(3))
     teachers = CachedTeachers([network], [answers])
     teachers.expect(images, views)
     expected = torch.softmax(network(images), 1)
     torch.testing.assert_close(torch.softmax(teachers(images)[0], 1), expected, rtol=1e-2, atol=1e-3)
     moved = images + 0.1  # no view: the network itself is asked
     torch.testing.assert_close(teachers(moved)[0], network(moved).detach())
-    assert path.stat().st_size == pytest.approx(500 * 9 * 10 * 2, abs=200)
+    assert (directory / cache.name()).stat().st_size == pytest.approx(500 * 9 * 10 * 2, abs=200)
 
 
 def flip_a_bit(path):
@@ -103,12 +106,27 @@ def flip_a_bit(path):
 )
 def test_damaged_files_are_built_anew(teacher, damage, capsys):
     expected = build(teacher).clone()
-    damage(teacher[0])
+    damage(teacher[0] / teacher[2].name())
     capsys.readouterr()
     assert torch.equal(build(teacher), expected)
     assert "built anew" in capsys.readouterr().out
     assert torch.equal(build(teacher), expected)
     assert "views of" not in capsys.readouterr().out  # the second time it is only read
+
+
+def test_other_weights_or_other_code_have_other_answers(teacher, monkeypatch, capsys):
+    directory, network, _ = teacher
+    before = build(teacher).clone()
+    with torch.no_grad():
+        network[1].weight.neg_()
+    save_file(network.state_dict(), directory / "student.safetensors")
+    after = build(teacher).clone()
+    assert not torch.equal(before, after)
+    monkeypatch.setattr("harness.provenance.code", lambda: "another")
+    capsys.readouterr()
+    assert torch.equal(build(teacher), after)
+    assert "of other code or weights; it is built anew" in capsys.readouterr().out
+    assert len(list(directory.glob("views-*.npy"))) == 1  # the old answers do not pile up
 
 
 def test_of_two_processes_one_builds(tmp_path):

@@ -22,6 +22,11 @@ def crop(padded: Tensor, rows: Tensor, dy: Tensor, dx: Tensor, flip: Tensor, siz
     return padded[rows[:, None, None, None], channel[:, None, None], y[:, None, :, None], x[:, None, None, :]]
 
 
+def count_views(padding: int, flip: bool) -> int:
+    """How many views crops and mirror images make of an image."""
+    return (2 * padding + 1) ** 2 * (2 if flip else 1)
+
+
 class Augmentation:
     """Random views of a split's images; raw pixels outside the image are black.
 
@@ -32,7 +37,7 @@ class Augmentation:
         self.size = images.shape[-2:]
         self.padded = torch.nn.functional.pad(images, (padding,) * 4)
         self.padding, self.flip, self.seed = padding, flip, seed
-        self.views = (2 * padding + 1) ** 2 * (2 if flip else 1)  # of each image
+        self.views = count_views(padding, flip)  # of each image
 
     def draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """dy, dx and flip of every image of the split for one epoch, [N] each, on the images' device."""
