@@ -63,8 +63,8 @@ def run_alone(file: Path, stop: StopRequest) -> list[Path]:
     return []
 
 
-def attempt(file: Path, stop: StopRequest) -> str:
-    """Execute the run of a config.json; returns "done", or "elsewhere" where another process is at it.
+def attempt(file: Path, stop: StopRequest) -> None:
+    """Execute the run of a config.json, or say that another process is at it.
 
     Raises RunFailed, Interrupted, or whatever went wrong.
     """
@@ -83,11 +83,10 @@ def attempt(file: Path, stop: StopRequest) -> str:
         record = execute(config, Console(), stop)
     except Claimed as error:
         print(f"left to others: {error}")
-        return "elsewhere"
+        return
     append_event(directory, "ended", status=record["status"], slurm=slurm)
     if record["status"] != "done":
         raise RunFailed(f"{directory.name}: {record['status']}: {record['error']['message']}")
-    return record["status"]
 
 
 def give_way(files: list[Path], event: str, max_timeouts: int) -> None:
@@ -110,12 +109,12 @@ def give_way(files: list[Path], event: str, max_timeouts: int) -> None:
     raise RunFailed(f"{event}, but SLURM does not end the job")
 
 
-def reason(number: int, started: float, limit_s: float | None, warning_s: float) -> str:
+def reason(number: int, started: float, limit_s: float, warning_s: float) -> str:
     """Why SLURM wants a job to stop: "time_limit", "preempted" or "cancelled"."""
     if number != signal.SIGUSR2:
         # Nothing but the job's state tells a cancelled job from one that has to give way.
         return "preempted" if queue.remembered(queue.own_job()).state == "RUNNING" else "cancelled"
-    at_limit = limit_s is not None and time.monotonic() - started > limit_s - warning_s - LIMIT_MARGIN_S
+    at_limit = time.monotonic() - started > limit_s - warning_s - LIMIT_MARGIN_S
     return "time_limit" if at_limit else "preempted"
 
 

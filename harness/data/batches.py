@@ -34,6 +34,18 @@ class Batches(Protocol):
         """The batches of one epoch, from step `skip` of it on."""
 
 
+def count_steps(images: int, batch_size: int, most: int | None) -> int:
+    """Whole batches an epoch, at most so many."""
+    steps = images // batch_size
+    return steps if most is None else min(steps, most)
+
+
+def draw_rows(images: int, batch_size: int, steps: int, seed: int | str, epoch: int) -> Tensor:
+    """Which images the batches of an epoch show, [steps, B]: the same for every source and method."""
+    order = torch.randperm(images, generator=streams.generator(seed, "order", epoch))
+    return order[: steps * batch_size].view(steps, batch_size)
+
+
 class DeviceBatches:
     """Batches of a split that lies on the device as a whole: its views are made by index arithmetic.
 
@@ -46,15 +58,11 @@ class DeviceBatches:
         self.split, self.seed, self.batch_size = split, seed, batch_size
         self.device = split.images.device
         self.augmentation = Augmentation(split.images, padding, flip, seed)
-        self.steps = len(split) // batch_size
-        if steps is not None:
-            self.steps = min(self.steps, steps)
+        self.steps = count_steps(len(split), batch_size, steps)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        order = torch.randperm(len(self.split), generator=streams.generator(self.seed, "order", epoch))
-        order = order.to(self.device)
+        every = draw_rows(len(self.split), self.batch_size, self.steps, self.seed, epoch).to(self.device)
         draws = self.augmentation.draw(epoch)
-        for k in range(skip, self.steps):
-            rows = order[k * self.batch_size : (k + 1) * self.batch_size]
+        for rows in every[skip:]:
             images, views = self.augmentation(rows, draws)
             yield Batch(images, self.split.labels[rows], views)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness import streams
 from harness.data.augmentation import to_unit
-from harness.data.batches import Batch
+from harness.data.batches import Batch, count_steps, draw_rows
 from harness.data.dataset import Split
 from harness.data.files import FileImages, Key, on_device
 
@@ -55,17 +55,14 @@ class WorkerBatches:
     def __init__(self, split: Split, flip: bool, seed: int | str, batch_size: int, steps: int | None = None):
         images: FileImages = split.images
         self.split, self.seed, self.batch_size, self.device = split, seed, batch_size, images.device
-        self.steps = len(split) // batch_size
-        if steps is not None:
-            self.steps = min(self.steps, steps)
+        self.steps = count_steps(len(split), batch_size, steps)
         self.keys = Keys()
         view = RandomView(images.shape[-1], flip, seed)
         self.loader = images.loader(view, self.keys, images.workers, persistent=True)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from step `skip` of it on; none before it is decoded."""
-        order = torch.randperm(len(self.split), generator=streams.generator(self.seed, "order", epoch))
-        rows = order[: self.steps * self.batch_size].view(self.steps, self.batch_size)[skip:]
+        rows = draw_rows(len(self.split), self.batch_size, self.steps, self.seed, epoch)[skip:]
         self.keys.epoch, self.keys.rows = epoch, rows
         for images, chosen in zip(on_device(self.loader, self.device), rows.to(self.device), strict=True):
             yield Batch(to_unit(images), self.split.labels[chosen])
