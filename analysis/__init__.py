@@ -29,7 +29,7 @@ _HOME = {
     "across_blocks": "blocks",
     "build_report": "report",
 }
-_MODULES = {"figures", "statistics", "resampling", "metrics", "gate", "predictions", "simulation"}
+_MODULES = {"figures", "statistics", "resampling", "metrics", "gate", "power", "predictions", "simulation"}
 
 __all__ = [*sorted(_HOME), *sorted(_MODULES)]
 

@@ -115,12 +115,17 @@ def _selection(to: argparse.ArgumentParser) -> None:
     to.add_argument("--allow-mixed", type=_names, default=(), metavar="KINDS", help="code,data,recipe,teachers or all")
 
 
-def _load(arguments: argparse.Namespace) -> tuple[pd.DataFrame, Study]:
-    from analysis.records import load
+def _load(arguments: argparse.Namespace, finished: bool = True) -> tuple[pd.DataFrame, Study]:
+    """The runs, and their study. Raises AnalysisError where some must be `finished` and none is."""
+    from analysis.records import failures, load
     from analysis.study import read_study, study_of
 
     study = read_study(arguments.study) if arguments.study else None
     frame = load(*arguments.runs, study=study, where=dict(arguments.where), allow=arguments.allow_mixed)
+    if finished and not (frame["status"] == "done").any():
+        first = failures(frame).iloc[0]
+        why = f" ({first['error']})" if first["error"] else ""
+        raise AnalysisError(f"none of {len(frame)} runs has finished well: {first['run']} {first['status']}{why}")
     return frame, study or study_of(frame)
 
 
@@ -212,7 +217,7 @@ def _figures(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from analysis.records import export
 
-    frame, _ = _load(arguments)
+    frame, _ = _load(arguments, finished=False)
     print(f"wrote {export(frame, arguments.output)}: {len(frame)} runs", file=sys.stderr)
     return 0
 
@@ -221,8 +226,10 @@ def _freeze(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from analysis.gate import freeze
+    from analysis.metrics import require_measured
 
     frame, study = _load(arguments)
+    require_measured(frame, dict(arguments.margin))
     study = replace(study, margins=study.margins | dict(arguments.margin))
     content = freeze(frame, study, arguments.output)
     arms = sorted({row["arm"] for row in content["runs"]})
@@ -231,35 +238,36 @@ def _freeze(arguments: argparse.Namespace) -> int:
 
 
 def _regress(arguments: argparse.Namespace) -> int:
-    from analysis import gate
+    from analysis import gate, metrics
 
     baseline = gate.read_baseline(arguments.baseline_file)
     frame, _ = _load(arguments)
+    metrics.require_measured(frame, dict(arguments.margin))
+    alpha = baseline["alpha"] if arguments.alpha is None else arguments.alpha
     checks = gate.regress(
         baseline,
         frame,
         dict(arguments.margin) or None,
         arguments.reference,
         None if arguments.no_cost else {"speed": arguments.speed, "memory": arguments.memory},
-        arguments.alpha,
+        alpha,
         allow_recipe=bool({"recipe", "all"} & set(arguments.allow_mixed)),
     )
-    _print([gate.as_table(checks)])
+    _print([gate.as_table(checks, alpha)])
     verdict = gate.outcome(checks)
-    missing = max((c.missing for c in checks), default=0)
-    tail = f": {missing} more paired seeds are needed" if verdict == gate.UNKNOWN and missing else ""
-    print(f"verdict: {verdict}{tail}")
+    print(f"verdict: {verdict}{gate.advice(checks) if verdict == gate.UNKNOWN else ''}")
     return gate.EXIT[verdict]
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     from analysis import predictions
     from analysis.contrasts import compare_family
-    from analysis.metrics import present
+    from analysis.metrics import present, require_measured
     from analysis.study import Family
     from analysis.tables import blocks_of, contrast_table
 
     frame, study = _load(arguments)
+    require_measured(frame, [study.primary, *(arguments.metrics or ())])
     arms = sorted(frame["arm"].unique())
     for name in (arguments.variant, arguments.reference):
         if name not in arms:

@@ -36,13 +36,17 @@ class Blocks:
 def across_blocks(
     runs: pd.DataFrame, column: str = "nll", arms: list[str] | None = None, alpha: float = 0.05
 ) -> Blocks:
-    """Compare three or more arms over 5 or more (data, model) blocks. Raises AnalysisError below that."""
+    """Compare three or more arms over 5 or more (data, model) blocks.
+
+    Raises AnalysisError below that, and where no run has the metric.
+    """
     import pandas as pd
     from scipy import stats
 
+    metrics.require_measured(runs, [column])
     runs = runs[runs["status"] == "done"]
     groups = {key: block for key, block in runs.groupby(["data", "model"])}
-    arms = arms or sorted(set.intersection(*(set(block["arm"]) for block in groups.values())))
+    arms = arms or sorted(set(runs["arm"]).intersection(*(block["arm"] for block in groups.values())))
     rows = {}
     for key, block in groups.items():
         if set(arms) <= set(block["arm"]):
@@ -73,9 +77,12 @@ def across_blocks(
             "floor_adjusted": min(1.0, floor * len(pairs)),
         }
     )
-    # Pairs are looked at only where Friedman's test says that some arm differs.
+    # Pairs are looked at only where Friedman's test says that some arm differs. A mean may point the other way than
+    # the ranks that are tested.
     pairwise["verdict"] = [
-        ("better" if x.mean() > 0 else "worse") if q <= alpha and overall <= alpha else "inconclusive"
+        ("better" if statistics.signed_ranks(x).sum() > 0 else "worse")
+        if q <= alpha and overall <= alpha
+        else "inconclusive"
         for x, q in zip(d, pairwise["p_adjusted"], strict=True)
     ]
     return Blocks(values, ranks, overall, pairwise, _say(len(values), len(pairs), overall, floor, alpha))

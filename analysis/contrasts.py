@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import metrics, statistics, words
+from analysis import metrics, power, statistics, words
 from analysis.pairing import Pairs, pair
-from analysis.records import AnalysisError, AnalysisWarning
+from analysis.records import AnalysisWarning
 from analysis.study import Family, Study
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ class Contrast:
     superiority: float = math.nan  # P(variant better than reference), over seeds
     p_t: float = math.nan
     p_flip: float = math.nan
-    p_rank: float = math.nan
     p: float = math.nan  # of the deciding test
     p_adjusted: float = math.nan
     adjustment: str = "Holm"  # or BH
@@ -62,8 +61,8 @@ class Contrast:
     family_size: int = 1
     margin: float | None = None
     p_equivalence: float = math.nan  # Holm-adjusted
-    detectable: float = math.nan  # with 80 % power at alpha / family size; NaN where no difference is
-    needed: int | None = None  # seeds to detect the margin with 80 % power
+    detectable: float = math.nan  # with 80 % power, as the first of its family; NaN where no difference is
+    needed: int | None = None  # seeds to find the margin with 80 % power
     low_sets: float = math.nan  # hierarchical bootstrap: teacher sets, then seeds
     high_sets: float = math.nan
     sets_agreeing: int = 0  # teacher sets whose mean difference has the sign of the whole
@@ -91,7 +90,7 @@ def measure(pairs: Pairs, metric: Metric, study: Study, **names: str) -> Contras
         metric=metric.column,
         n=n,
         pairs=len(pairs.values),
-        sets=tuple(int(number) for number in sets),
+        sets=tuple(int(number) for number in sets.index),
         dropped=pairs.dropped,
         runs=tuple(pairs.runs.to_numpy().ravel()),
         margin=study.margins.get(metric.column),
@@ -111,7 +110,7 @@ def measure(pairs: Pairs, metric: Metric, study: Study, **names: str) -> Contras
     contrast.p_t, contrast.d_z = float(t.p), float(statistics.hedges(d))
     contrast.superiority = float(statistics.superiority(metric.sign * d))
     if n > 1:
-        contrast.p_flip, contrast.p_rank = float(statistics.sign_flip(d)), float(statistics.signed_rank(d))
+        contrast.p_flip = float(statistics.sign_flip(d))
         contrast.p = float(statistics.decide(d, study.test))
     contrast.floor = statistics.smallest_p(n, study.test, zeros=int((d == 0).sum()))
     if contrast.margin and n > 1:
@@ -119,31 +118,34 @@ def measure(pairs: Pairs, metric: Metric, study: Study, **names: str) -> Contras
     if len(sets) > 1:
         from analysis.resampling import hierarchical
 
-        _, contrast.low_sets, contrast.high_sets = hierarchical(list(sets.values()))
-        contrast.sets_agreeing = sum(np.sign(v.mean()) == np.sign(contrast.difference) for v in sets.values())
+        _, contrast.low_sets, contrast.high_sets = hierarchical(sets)
+        contrast.sets_agreeing = int((np.sign(sets.mean(axis=1)) == np.sign(contrast.difference)).sum())
     return contrast
 
 
-def judge(family: list[Contrast], adjust: bool = True) -> list[Contrast]:
+def judge(family: list[Contrast], adjustment: str = "Holm") -> list[Contrast]:
     """Give verdicts to one family on one metric. Changes and returns the contrasts.
 
-    adjust: Holm over the family; False where `p_adjusted` is already set (to Benjamini-Hochberg's).
+    adjustment: of p; "BH" where `p_adjusted` is already set, over more than this family. The p of equivalence is
+    Holm's in either case.
     """
     tested = sum(not math.isnan(c.p) for c in family)
-    if adjust:
+    holm = adjustment == "Holm"
+    if holm:
         for c, p in zip(family, statistics.holm([c.p for c in family]), strict=True):
             c.p_adjusted = float(p)
     for c, p in zip(family, statistics.holm([c.p_equivalence for c in family]), strict=True):
         c.p_equivalence = float(p)
     for c in family:
-        c.adjustment = "Holm" if adjust else "BH"
-        c.family_size = max(tested, 1) if adjust else 1  # BH's smallest adjusted p is the floor itself
+        c.adjustment = adjustment
+        c.family_size = max(tested, 1) if holm else 1  # BH's smallest adjusted p is the floor itself
         sd = float(np.std(c.by_seed, ddof=1)) if c.n > 1 else math.nan
         # Below the floor no difference would have been found, however large.
         reachable = c.floor_adjusted <= c.alpha
-        c.detectable = statistics.detectable(sd, c.n, c.alpha / c.family_size) if reachable else math.nan
+        level = c.alpha / c.family_size
+        c.detectable = power.detectable(sd, c.n, level, c.test) if reachable else math.nan
         if c.margin:
-            c.needed = statistics.pairs_needed(sd, c.margin, c.alpha / c.family_size, test=c.test)
+            c.needed = power.pairs_needed(sd, c.margin, level, c.test)
         c.verdict = _verdict(c)
         c.words = words.sentence(c)
     return family
@@ -189,7 +191,7 @@ def compare_family(
     secondary = [c for column in columns if column != study.primary for c in by_metric[column]]
     for c, p in zip(secondary, statistics.benjamini_hochberg([c.p for c in secondary]), strict=True):
         c.p_adjusted = float(p)
-    return [c for column in columns for c in judge(by_metric[column], adjust=column == study.primary)]
+    return [c for column in columns for c in judge(by_metric[column], "Holm" if column == study.primary else "BH")]
 
 
 def _measured(block: pd.DataFrame, weights: dict[str, float], column: str) -> bool:
@@ -200,11 +202,9 @@ def _measured(block: pd.DataFrame, weights: dict[str, float], column: str) -> bo
 def compute(runs: pd.DataFrame, study: Study, columns: list[str] | None = None) -> list[Contrast]:
     """All contrasts of all families; warns of pairs that were dropped, by name."""
     study = study.complete(sorted(runs.loc[runs["status"] == "done", "arm"].unique()))
+    metrics.require_measured(runs, [study.primary, *(columns or ())])
     names = [m.column for m in metrics.present(list(runs.columns), tuple(columns or ()) or None)]
     names = [study.primary, *(name for name in names if name != study.primary)]
-    absent = [name for name in names if name not in runs]
-    if absent:
-        raise AnalysisError(f"no run has measured {', '.join(absent)}")
     found = [c for family in study.families for c in compare_family(runs, study, family, names)]
     dropped: dict[str, None] = {}
     for c in found:

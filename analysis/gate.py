@@ -2,7 +2,7 @@
 
 Per variant and metric, on runs paired by (data, model, teacher set, seed) with differences signed so that
 more is better:
-    pass        the mean difference lies above -margin (one-sided test at alpha)
+    pass        the mean difference lies above -margin (one-sided test at alpha), or the runs are the very same
     regression  not shown to be above -margin, and below 0 (one-sided test at alpha)
     unknown     neither: too few runs to tell; the number that is missing is estimated
 One-sided tests are the study's deciding test; each variant is judged by itself, and all its metrics must
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis import metrics, statistics
+from analysis import metrics, power, statistics
 from analysis.records import AnalysisError
 from analysis.study import Study
 
@@ -100,12 +100,24 @@ class Check:
     margin: float = math.nan
     missing: int = 0
     words: str = ""
+    remedy: str = ""  # where more runs of the variant would not help
+    note: str = ""  # where the two sides differ in more than the variant
 
 
 def check(
-    d: np.ndarray, column: str, margin: float, alpha: float, test: str, variant: str = "", reference: str = ""
+    d: np.ndarray,
+    column: str,
+    margin: float,
+    alpha: float,
+    test: str,
+    variant: str = "",
+    reference: str = "",
+    same: bool = False,
 ) -> Check:
-    """Judge paired differences, new minus old, one per seed [n]."""
+    """Judge paired differences, new minus old, one per seed [n].
+
+    same: the runs agree in everything that was measured, which needs no statistics.
+    """
     d = np.asarray(d, float)
     m, n = metrics.metric(column), len(d)
     goodness = m.sign * d
@@ -114,6 +126,8 @@ def check(
     if n:
         t = statistics.paired_t(d, confidence=1 - 2 * alpha)
         names |= {"difference": float(d.mean()), "low": float(t.low), "high": float(t.high)}
+    if same:
+        return Check(**names, verdict=PASS, words="nothing changed")
     if n < max(fewest, 3):
         missing = max(fewest, 3) - n
         text = f"{n} paired seeds cannot settle it at alpha = {alpha:g}; at least {missing} more are needed"
@@ -121,14 +135,14 @@ def check(
     p_pass = float(statistics.noninferiority(goodness, margin, test))
     p_worse = float(statistics.decide(goodness, test, "less"))
     shown = f"margin {m.text(margin)}"
-    # Identical runs leave no spread to test; nothing was lost where nothing changed.
+    # Differences that are all 0 leave a t test no spread.
     if p_pass <= alpha or not np.any(d):
         return Check(**names, verdict=PASS, words=f"not worse by more than the {shown}")
     if p_worse <= alpha:
         return Check(**names, verdict=REGRESSION, words=f"worse, and not shown to be within the {shown}")
     room = margin + min(0.0, goodness.mean())
     sd = float(goodness.std(ddof=1))
-    needed = statistics.pairs_needed(sd, room, 2 * alpha, test=test) if room > 0 else None
+    needed = power.pairs_needed(sd, room, 2 * alpha, test) if room > 0 else None
     missing = max(1, needed - n) if needed else 0
     more = f"about {missing} more are needed" if missing else "the estimate lies at or beyond the margin: more runs"
     return Check(**names, verdict=UNKNOWN, missing=missing, words=f"{n} paired seeds cannot settle it; {more}")
@@ -159,9 +173,9 @@ def regress(
     test = test or baseline["test"]
     chosen = margins or baseline["margins"] or metrics.GATE_MARGINS
     done = runs[runs["status"] == "done"]
-    known = set(old["arm"])
-    if reference is not None and reference not in known:
-        raise AnalysisError(f"the baseline has no runs of {reference!r}: it has {', '.join(sorted(known))}")
+    known_arms = set(old["arm"])
+    if reference is not None and reference not in known_arms:
+        raise AnalysisError(f"the baseline has no runs of {reference!r}: it has {', '.join(sorted(known_arms))}")
     checks: list[Check] = []
     frozen = {arm: (part["method"].iloc[0], part["options"].iloc[0]) for arm, part in old.groupby("arm")}
     seen = set()
@@ -175,23 +189,55 @@ def regress(
         if not allow_recipe:
             _same_recipe(mine, theirs, arm)
         joined = theirs.merge(mine, on=PAIR, suffixes=("_old", "_new"))
-        for column, margin in chosen.items():
-            if f"{column}_old" not in joined:
-                checks.append(Check(arm, other, column, UNKNOWN, 0, margin=margin, words="not measured on both sides"))
-                continue
-            d = (joined[f"{column}_new"].astype(float) - joined[f"{column}_old"].astype(float)).groupby(
-                [joined["data"], joined["model"], joined["seed"]]
-            ).mean()  # fmt: skip
-            for (data, model), part in d.groupby(level=[0, 1]) if len(d) else [((None, None), d)]:
-                one = check(part.dropna().to_numpy(), column, margin, alpha, test, arm, other)
-                one = replace(one, words=one.words + changed)
-                several = d.index.droplevel(2).nunique() > 1
-                checks.append(one if not several else _placed(one, f"{data} x {model}"))
+        blocks = list(joined.groupby(["data", "model"])) or [((None, None), joined)]
+        for (data, model), pairs in blocks:
+            known = theirs[(theirs["data"] == data) & (theirs["model"] == model)] if data else theirs
+            note = _strangers(pairs, arm, other)
+            for column, margin in chosen.items():
+                one = _check_pairs(pairs, column, margin, alpha, test, arm, other)
+                one = replace(one, words=one.words + changed, note=note)
+                one = _short(one, known["seed"].nunique())
+                checks.append(one if len(blocks) == 1 else replace(one, variant=f"{arm} on {data} x {model}"))
         if cost and len(joined):
             checks += _cost(arm, other, mine, joined, cost)
-    lost = known - seen
+    lost = known_arms - seen
     checks += [Check(arm, arm, "", UNKNOWN, 0, words="no new runs (not judged)") for arm in sorted(lost)]
     return checks
+
+
+def _check_pairs(
+    pairs: pd.DataFrame, column: str, margin: float, alpha: float, test: str, arm: str, other: str
+) -> Check:
+    """Judge a metric on the matched runs of one (data, model)."""
+    if f"{column}_old" not in pairs:
+        return Check(arm, other, column, UNKNOWN, 0, margin=margin, words="not measured on both sides")
+    d = (pairs[f"{column}_new"].astype(float) - pairs[f"{column}_old"].astype(float)).groupby(pairs["seed"]).mean()
+    measured = [name for name in {column, *metrics.MAIN} if f"{name}_old" in pairs]  # accuracies alone may tie
+    same = all((pairs[f"{name}_new"] == pairs[f"{name}_old"]).all() for name in measured)
+    return check(d.dropna().to_numpy(), column, margin, alpha, test, arm, other, same and len(d) > 0)
+
+
+def _short(one: Check, frozen: int) -> Check:
+    """Says what to do where the baseline's seeds are too few: others of the variant would find no partner."""
+    if one.verdict != UNKNOWN or frozen >= one.n + max(one.missing, 1):
+        return one
+    wanted = str(one.n + one.missing) if one.missing else "more"
+    return replace(one, remedy=f"the baseline has {frozen} of {one.reference}: run {wanted} of it and freeze again")
+
+
+def _strangers(pairs: pd.DataFrame, arm: str, other: str) -> str:
+    """What else than the variant differs between matched runs. It is no reason to refuse: a baseline outlives its
+    teachers, which a newer harness trains again.
+    """
+    found = []
+    for what, column in (("teachers", "teachers"), ("data", "data_fingerprint")):
+        both = pairs[[f"{column}_old", f"{column}_new"]].dropna()
+        # A method of one teacher may list the first of its set alone.
+        names = [zip(old.split(","), new.split(","), strict=False) for old, new in both.itertuples(index=False)]
+        found += [f"other {what} ({a} -> {b})" for row in names for a, b in row if a != b][:1]
+    if not found:
+        return ""
+    return f"* {arm} against {other}: {' and '.join(found)}; the differences are not those of the variant alone."
 
 
 def _counterpart(
@@ -211,23 +257,19 @@ def _counterpart(
     return arm, "".join(f"; {k}: {before.get(k)} -> {options.get(k)}" for k in keys)
 
 
-def _placed(check_: Check, place: str) -> Check:
-    return replace(check_, variant=f"{check_.variant} on {place}")
-
-
 def _same_recipe(mine: pd.DataFrame, theirs: pd.DataFrame, arm: str) -> None:
-    from analysis.mixtures import recipe
+    from analysis.mixtures import decides, recipe
     from analysis.records import Mixture
 
-    old = {r.get("data.name"): r for r in theirs["recipe"]}
-    for config, run in zip(mine["config"], mine["run"], strict=True):
-        new = recipe(config)
-        frozen = old.get(new.get("data.name"))
-        if frozen is None:
-            continue
-        varying = [k for k in sorted({*new, *frozen}) if k in new and k in frozen and new[k] != frozen[k]]
+    old = {(row.data, row.model): row.recipe for row in theirs.itertuples()}
+    for row in mine.itertuples():
+        new, frozen, run = recipe(row.config), old.get((row.data, row.model), {}), row.run
+        # A baseline may be older than an option, or than the knowledge that it decides nothing; the teachers' own
+        # options are absent where they are the student's.
+        both = (new.keys() & frozen.keys()) | {k for k in {*new, *frozen} if k.startswith("teachers.train.")}
+        varying = [k for k in sorted(both) if decides(k) and new.get(k) != frozen.get(k)]
         if varying:
-            what = ", ".join(f"{k}: {frozen[k]} -> {new[k]}" for k in varying)
+            what = ", ".join(f"{k}: {frozen.get(k)} -> {new.get(k)}" for k in varying)
             raise Mixture(
                 f"run {run} of {arm} was trained otherwise than the baseline ({what}); --allow-mixed "
                 "recipe compares anyway"
@@ -278,13 +320,21 @@ def outcome(checks: list[Check]) -> str:
     return next(v for v in (REGRESSION, UNKNOWN, PASS) if v in judged)
 
 
-def as_table(checks: list[Check]) -> Any:
-    """The checks as a Table."""
+def advice(checks: list[Check]) -> str:
+    """What a gate that cannot tell asks for, to follow its verdict; empty where no number helps."""
+    short = max(checks, key=lambda c: c.missing)
+    if not short.missing:
+        return ""
+    return f": {short.missing} more paired seeds are needed" + (f"; {short.remedy}" if short.remedy else "")
+
+
+def as_table(checks: list[Check], alpha: float) -> Any:
+    """The checks as a Table; alpha: the level at which they were judged."""
     from analysis.tables import Table
 
     table = Table(
         "Regression gate",
-        ["variant", "against", "metric", "n", "difference [90 % CI]", "verdict", "why"],
+        ["variant", "against", "metric", "n", f"difference [{100 * (1 - 2 * alpha):g} % CI]", "verdict", "why"],
         [],
         [],
     )
@@ -298,5 +348,7 @@ def as_table(checks: list[Check]) -> Any:
                 shown += f" [{m.text(c.low, True)}, {m.text(c.high, True)}]"
         else:
             label, shown = "", ""
-        table.add([c.variant, c.reference, label, str(c.n), shown, c.verdict, c.words])
+        why = "; ".join(filter(None, (c.words, c.remedy)))
+        table.add([c.variant + " *" * bool(c.note), c.reference, label, str(c.n), shown, c.verdict, why])
+    table.notes += dict.fromkeys(c.note for c in checks if c.note)
     return table

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from analysis.records import AnalysisError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,6 @@ _KNOWN = (
     Metric("ece", "ECE", False, digits=4),
     Metric("nll_ts", "NLL_ts", False, digits=4),
     Metric("ece_ts", "ECE_ts", False, digits=4),
-    Metric("brier_ts", "Brier_ts", False, digits=4),
     Metric("aurc", "AURC", False, digits=4),
     Metric("dee", "DEE", True, digits=2),
     Metric("fidelity_agreement", "Agreement with ensemble %", True, 100, 2),
@@ -76,3 +80,12 @@ def present(columns: list[str], wanted: tuple[str, ...] | None = None) -> list[M
     extra = [m.column for m in _KNOWN if m.column not in MAIN]
     extra += [c for c in columns if c.startswith(("shift_", "ood_")) and not c.startswith(("shift_source",))]
     return [metric(name) for name in (*MAIN, *extra) if name in columns]
+
+
+def require_measured(runs: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Raise AnalysisError for a metric that nobody knows, or that no finished run has."""
+    done = runs[runs["status"] == "done"]
+    names = [metric(column).column for column in columns]
+    absent = [name for name in names if name not in done or not done[name].notna().any()]
+    if absent:
+        raise AnalysisError(f"no run has measured {', '.join(absent)}")

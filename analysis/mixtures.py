@@ -1,9 +1,8 @@
 """Runs that must not share a cell: other code, other data, another recipe, other teachers.
 
 A cell is an arm on a data set and a network; its runs may differ in seed and teacher set only. Recipe, data
-and teachers must also agree between the arms that are compared. Code may differ between arms (a variant added
-later), but not within
-one: across arms it is a warning.
+(no split depends on a seed) and teachers must also agree between the arms that are compared. Code may differ
+between arms (a variant added later), but not within one: across arms it is a warning.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.records import AnalysisError, AnalysisWarning, Mixture, flatten
+from analysis.records import AnalysisError, AnalysisWarning, Mixture, flatten, value_at
+from harness.config import INCIDENTAL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analysis.study import Study
 
 KINDS = ("code", "data", "recipe", "teachers")
+_INCIDENTAL = tuple(f"{option}." for option in INCIDENTAL)
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,7 @@ def find(frame: pd.DataFrame, study: Study) -> list[Mixed]:
                 AnalysisWarning,
                 stacklevel=3,
             )
-        # The split may depend on the seed, never on anything else.
-        splits = block.groupby("seed")["data_fingerprint"].nunique()
-        for seed in splits.index[splits > 1]:
-            cell = block[block["seed"] == seed]
-            found += _differing("data", f"{place}, seed {seed}", cell, cell["data_fingerprint"])
+        found += _differing("data", place, block, block["data_fingerprint"])
         found += _recipes(place, block, study)
         found += _teachers(place, block, study)
     return found
@@ -77,17 +74,19 @@ def _differing(kind: str, cell: str, runs: pd.DataFrame, values: pd.Series) -> l
 
 def recipe(config: dict[str, Any], factors: Iterable[str] = ()) -> dict[str, Any]:
     """All that decides a result except method, seed and teacher set, flat: {"train.epochs": 40, ...}."""
-    from analysis.records import value_at
-
     kept = {name: config.get(name) for name in ("data", "train", "teachers", "model")}
-    flat = flatten(kept)
-    for name in ("teachers.set", "data.root", "train.checkpoint_every", *factors):
-        for key in [k for k in flat if k == name or k.startswith(name + ".")]:
-            del flat[key]
+    flat = {key: value for key, value in flatten(kept).items() if decides(key, factors) and value != {}}
     # A teacher network that is not named is the student's.
     if value_at(config, "teachers.model") is None and "teachers.model" in flat:
         flat["teachers.model"] = config.get("model")
     return flat
+
+
+def decides(key: str, factors: Iterable[str] = ()) -> bool:
+    """Whether an option is part of the recipe; the teachers' own has the same incidental ones as the student's."""
+    if f"{key.removeprefix('teachers.')}.".startswith(_INCIDENTAL):
+        return False
+    return not f"{key}.".startswith(("teachers.set.", *(f"{name}." for name in factors)))
 
 
 def _recipes(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:

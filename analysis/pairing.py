@@ -43,9 +43,9 @@ class Pairs:
         return self.differences.groupby(level="seed").mean().to_numpy()
 
     @property
-    def by_set(self) -> dict[int, NDArray]:
-        """Teacher set -> its differences."""
-        return {number: d.to_numpy() for number, d in self.differences.groupby(level="teacher_set")}
+    def by_set(self) -> pd.DataFrame:
+        """[sets, seeds], NaN where a set did not meet a seed."""
+        return self.differences.unstack("seed")
 
     def side(self, positive: bool) -> NDArray:
         """[pairs], the mean of the arms with positive (negative) weight, weighted: one side of the

@@ -6,11 +6,13 @@ Records of older versions may lack diagnostics, shift or whole metrics; the colu
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,10 @@ PREFIXES = {"student": "", "teacher": "teacher_", "ensemble": "ensemble_"}  # of
 _COST = ("wall_s", "device_s", "images_per_s", "peak_memory_bytes", "parameters", "flops")
 _TEACHER = re.compile(r"-set\d+-m\d+-[0-9a-f]{12}$")  # a run directory in the bank
 _OBJECTS = ("config", "method_defaults")  # nested values, kept as JSON in exported files
+_TEXTS = {
+    *("run", "status", "method", "data", "model", "error", "directory", "revision", "code", "data_fingerprint"),
+    *("teachers", "device", "host", "command", "started", "ended", "harness", "torch", "shift_source", *_OBJECTS),
+}  # columns that may look like numbers
 
 
 class AnalysisError(ValueError):
@@ -97,13 +103,8 @@ def load(
     return frame.sort_values(KEY, kind="stable").reset_index(drop=True)
 
 
-def done(frame: pd.DataFrame) -> pd.DataFrame:
-    """The runs that ended well."""
-    return frame[frame["status"] == "done"]
-
-
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
-    """The runs that did not, with what they said."""
+    """The runs that did not end well, with what they said."""
     return frame.loc[frame["status"] != "done", ["run", "arm", "teacher_set", "seed", "status", "error", "directory"]]
 
 
@@ -128,25 +129,35 @@ def _read_export(path: Path) -> list[dict[str, Any]]:
     import pandas as pd
 
     if path.suffix == ".csv":
-        frame = pd.read_csv(
-            path,
-            dtype={"run": str, "error": str, "revision": str, "code": str, "data_fingerprint": str},
-            float_precision="round_trip",  # older pandas would round the last digit
-        )
+        # Not by pandas: what it takes to keep a number's last digit depends on its version.
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [{name: _as_written(name, text) for name, text in row.items()} for row in reader]
+        columns = set(reader.fieldnames or ())
     elif path.suffix == ".parquet":
         _require_pyarrow()
         frame = pd.read_parquet(path)
+        rows, columns = frame.astype(object).where(frame.notna(), None).to_dict("records"), set(frame.columns)
     else:
         raise AnalysisError(f"cannot read {path}: give run folders, or a .csv or .parquet that `export` wrote")
-    missing = {"run", "status", "config"} - set(frame.columns)
+    missing = {"run", "status", "config"} - columns
     if missing:
         raise AnalysisError(f"{path} is not an exported table of runs: it lacks {', '.join(sorted(missing))}")
-    frame = frame.astype(object).where(frame.notna(), None)
-    rows = frame.to_dict("records")
     for row in rows:
         for column in _OBJECTS:
             row[column] = json.loads(row[column]) if row.get(column) else None
     return rows
+
+
+def _as_written(name: str, text: str) -> Any:
+    """A cell of an exported file as the value that it had."""
+    if not text:
+        return None
+    if name not in _TEXTS:
+        for kind in (int, float):
+            with suppress(ValueError):
+                return kind(text)
+    return text
 
 
 def _require_pyarrow() -> None:
@@ -161,7 +172,7 @@ def _require_pyarrow() -> None:
 def _run_directories(root: Path) -> Iterator[tuple[Path, bool]]:
     """Directories of runs below root with whether they have a record; nothing is sought inside a run."""
     names = {entry.name for entry in os.scandir(root)}
-    if "record.json" in names or names & {"progress.json", "history.jsonl"}:
+    if names & {"record.json", "trained.json", "progress.json", "history.jsonl"}:
         yield root, "record.json" in names
         return
     with os.scandir(root) as entries:

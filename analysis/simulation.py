@@ -18,18 +18,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import resampling, statistics
+from analysis import power, resampling, statistics
 
 ALPHA = 0.05
 FAMILY = 4
 FULL = {"repeats": 10_000, "sizes": tuple(range(3, 21)), "coverage": 4_000}
 FAST = {"repeats": 400, "sizes": (3, 6, 8, 12, 20), "coverage": 200}
 TESTS = ("guarded", "t")
+FAMILIES = (1, FAMILY, 10)
+LAYERS = ((2, 8), (3, 8), (5, 8), (8, 8), (10, 8), (8, 3), (8, 5), (8, 16))  # teacher sets, seeds
+SPREADS = tuple((sets, seeds) for seeds in (0.0, 1.0) for sets in (0.0, 0.5, 1.0, 2.0))  # sd over that between runs
 ERRORS = (("guarded", 1), ("guarded", FAMILY), ("guarded", 10), ("t", 1), ("t", FAMILY))  # test, family
 
 PAGE = """\
@@ -57,6 +61,14 @@ What exactness and the guard cost: compare `guarded` with `t`.
 
 {power}
 
+## Power at the difference that is called detectable
+
+Reports say which true difference n seeds would have found with 80 % power (`analysis/power.py`). d_z: that
+difference over the sd; found: how often the deciding test found it, as the first of its family. `-`: no difference
+can be found.
+
+{detectable}
+
 ## False equivalence (the true difference is the margin)
 
 {equivalence}
@@ -74,10 +86,10 @@ Error of the deciding test where a seed acts alike in all teacher sets: differen
 
 {units}
 
-## Coverage of the hierarchical 95 % interval (teacher sets, then 8 seeds)
+## Coverage of the hierarchical 95 % interval (teacher sets crossed with seeds)
 
-For the mean over all teachers. Columns: sd between teacher sets over sd between runs. Few sets make it too
-narrow, and reports with fewer than five say so.
+For the mean over all teachers. Columns: sd between teacher sets, and sd of what a seed does alike in all sets, over
+sd between runs. Few sets or few seeds make it too narrow; reports with fewer than {enough} of either say so.
 
 {layers}
 """
@@ -180,15 +192,29 @@ def coverage(kind: str, n: int, repeats: int, seed: int = 0) -> float:
     return float(((t.low <= 0) & (t.high >= 0)).mean())
 
 
-def hierarchical_coverage(sets: int, seeds: int, repeats: int, spread: float, seed: int = 0) -> float:
-    """Coverage of the hierarchical interval for the mean over ALL teachers.
+def hierarchical_coverage(
+    sets: int, seeds: int, repeats: int, spread: float, shared: float = 0.0, seed: int = 0
+) -> float:
+    """Coverage of the hierarchical interval for the mean over ALL teachers and seeds.
 
-    spread: sd between teacher sets over sd between runs.
+    spread: sd between teacher sets over sd between runs; shared: that of what a seed does alike in all sets.
     """
     generator = np.random.default_rng([seed, sets, seeds])
     d = spread * generator.normal(size=(repeats, sets, 1)) + generator.normal(size=(repeats, sets, seeds))
-    ends = [resampling.hierarchical(list(rows), draws=1000, seed=i) for i, rows in enumerate(d)]
+    d += shared * generator.normal(size=(repeats, 1, seeds))
+    ends = [resampling.hierarchical(rows, draws=1000, seed=i) for i, rows in enumerate(d)]
     return float(np.mean([e.low <= 0 <= e.high for e in ends]))
+
+
+def _layer(place: tuple[int, int], repeats: int) -> list[float]:
+    """All columns of one design."""
+    return [hierarchical_coverage(*place, repeats, *spread) for spread in SPREADS]
+
+
+def _detectable(n: int, repeats: int, k: int) -> tuple[float, float]:
+    """The d_z that is called detectable in a family of k, and how often it is found; NaN where none can be."""
+    effect = power.detectable(1.0, n, ALPHA / k)
+    return effect, math.nan if math.isnan(effect) else found(effect, n, repeats, k)
 
 
 def _row(n: int, repeats: int, covered: int) -> dict[str, list[float]]:
@@ -196,6 +222,7 @@ def _row(n: int, repeats: int, covered: int) -> dict[str, list[float]]:
     return {
         **{f"error, {test}, {k}": [family_error(s, n, repeats, k, test) for s in SCENARIOS] for test, k in ERRORS},
         "power": [found(e, n, repeats, k, test) for k in (1, FAMILY) for e in (1, 2, 3) for test in TESTS],
+        "detectable": [value for k in FAMILIES for value in _detectable(n, repeats, k)],
         "equivalence": [false_equivalence(n, repeats)],
         "coverage": [
             *(coverage(kind, n, repeats) for kind in ("normal", "accuracy", "skewness 1")),
@@ -208,21 +235,16 @@ def run(full: bool = False, jobs: int = 1) -> str:
     """All tables as Markdown."""
     form = FULL if full else FAST
     task = partial(_row, repeats=form["repeats"], covered=form["coverage"])
-    if jobs > 1:
-        with ProcessPoolExecutor(jobs) as pool:
-            # The largest n take longest, so they start first.
-            rows = dict(zip(form["sizes"][::-1], pool.map(task, form["sizes"][::-1]), strict=True))
-    else:
-        rows = {n: task(n) for n in form["sizes"]}
+    layer = partial(_layer, repeats=form["coverage"])
+    with ProcessPoolExecutor(jobs) if jobs > 1 else nullcontext() as pool:
+        each = pool.map if pool else map
+        # The largest n take longest, so they start first.
+        rows = dict(zip(form["sizes"][::-1], each(task, form["sizes"][::-1]), strict=True))
+        layers = dict(zip(LAYERS, each(layer, LAYERS), strict=True))
     repeats = form["repeats"]
     crossed = {
         (seeds, sets): [crossed_error(seeds, sets, repeats, by_seed) for by_seed in (True, False)]
         for seeds, sets in ((8, 3), (10, 2))
-    }
-    layers = {
-        (sets, spread): hierarchical_coverage(sets, 8, form["coverage"], spread)
-        for sets in (2, 3, 5, 10)
-        for spread in (0.0, 0.5, 1.0)
     }
     return _document(rows, crossed, layers, form)
 
@@ -230,7 +252,7 @@ def run(full: bool = False, jobs: int = 1) -> str:
 def _document(
     rows: dict[int, dict[str, list[float]]],
     crossed: dict[tuple[int, int], list[float]],
-    layers: dict[tuple[int, float], float],
+    layers: dict[tuple[int, int], list[float]],
     form: dict,
 ) -> str:
     def table(head: list[str], body: list[list[str]]) -> str:
@@ -242,7 +264,7 @@ def _document(
         body = []
         for n in sorted(rows):
             cells = [
-                f"**{value:.3f}**" if name in marked and value > limit else f"{value:.3f}"
+                "-" if math.isnan(value) else f"**{value:.3f}**" if name in marked and value > limit else f"{value:.3f}"
                 for name, value in zip(head, rows[n][key], strict=True)
             ]
             body.append([str(n), *cells])
@@ -258,7 +280,8 @@ def _document(
     ]
     intervals = ["t, normal", "t, accuracy", "t, skewness 1", "percentile bootstrap, normal"]
     units = [[f"{a} x {b}", *(f"{v:.3f}" for v in values)] for (a, b), values in crossed.items()]
-    spreads = [[str(s), *(f"{layers[s, x]:.2f}" for x in (0.0, 0.5, 1.0))] for s in (2, 3, 5, 10)]
+    spreads = [[f"{a} x {b}", *(f"{v:.2f}" for v in values)] for (a, b), values in layers.items()]
+    detectable = [f"{what}, family {k}" for k in FAMILIES for what in ("d_z", "found")]
     return PAGE.format(
         command="python -m analysis simulate" + (" --full" if form is FULL else ""),
         repeats=form["repeats"],
@@ -269,5 +292,7 @@ def _document(
         equivalence=by_n("equivalence", ["share"], ("share",)),
         coverage=by_n("coverage", intervals),
         units=table(["seeds x sets", "seeds as units", "pairs as units"], units),
-        layers=table(["sets", "0", "0.5", "1"], spreads),
+        detectable=by_n("detectable", detectable),
+        layers=table(["sets x seeds", *(f"sets {a:g}, seed {b:g}" for a, b in SPREADS)], spreads),
+        enough=resampling.ENOUGH,
     )

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import special, stats
 
 Alternative = Literal["two-sided", "greater", "less"]
 EXACT_UP_TO = 32  # sign flips are counted exactly up to this n (2**31 patterns in two halves of 2**16), then sampled
@@ -140,13 +140,19 @@ def sign_flip(d: ArrayLike, alternative: Alternative = "two-sided") -> NDArray:
     return np.array([_flip_one(row, alternative) for row in flat]).reshape(d.shape[:-1])
 
 
-def signed_rank(d: ArrayLike) -> NDArray:
-    """Exact two-sided Wilcoxon signed-rank p, ties shared, zeros dropped: a sign flip of the signed ranks."""
+def signed_ranks(d: ArrayLike) -> NDArray:
+    """The signed ranks of d[n], ties shared, zeros dropped; their sum is what Wilcoxon's test is about."""
     d = np.asarray(d, float)
-    rows = []
-    for row in d.reshape(-1, d.shape[-1]):
-        kept = row[row != 0]
-        rows.append(1.0 if len(kept) == 0 else _flip_one(np.sign(kept) * stats.rankdata(np.abs(kept)), "two-sided"))
+    kept = d[d != 0]
+    return np.sign(kept) * stats.rankdata(np.abs(kept))
+
+
+def signed_rank(d: ArrayLike) -> NDArray:
+    """Exact two-sided Wilcoxon signed-rank p: a sign flip of the signed ranks; 1 where all differences are 0."""
+    d = np.asarray(d, float)
+    rows = [
+        _flip_one(ranks, "two-sided") if len(ranks := signed_ranks(row)) else 1.0 for row in d.reshape(-1, d.shape[-1])
+    ]
     return np.array(rows).reshape(d.shape[:-1])
 
 
@@ -196,61 +202,6 @@ def superiority(d: ArrayLike) -> NDArray:
     """P(A > B): the share of pairs in which the difference is positive, ties counted half."""
     d = np.asarray(d, float)
     return (d > 0).mean(-1) + 0.5 * (d == 0).mean(-1)
-
-
-def power(effect: ArrayLike, n: int, alpha: float = 0.05) -> NDArray:
-    """Power of the two-sided paired t for true d_z = `effect` with n pairs (noncentral t)."""
-    effect = np.asarray(effect, float)
-    if n < 2:
-        return np.zeros_like(effect)
-    critical = stats.t.ppf(1 - alpha / 2, n - 1)
-    nc = np.abs(effect) * math.sqrt(n)
-    # The far tail underflows to NaN in scipy where it is 0 for every purpose.
-    return np.nan_to_num(stats.nct.sf(critical, n - 1, nc), nan=1.0) + np.nan_to_num(
-        stats.nct.cdf(-critical, n - 1, nc)
-    )
-
-
-def detectable(sd: float, n: int, alpha: float = 0.05, wanted: float = 0.8) -> float:
-    """The true difference that a paired t with n pairs and this sd finds with the wanted power.
-
-    NaN at n < 2.
-    """
-    if n < 2 or not math.isfinite(sd):
-        return math.nan
-    if sd == 0:
-        return 0.0
-    high = 1.0
-    while power(high, n, alpha) < wanted:
-        high *= 2
-    return sd * float(optimize.brentq(lambda e: float(power(e, n, alpha)) - wanted, 1e-9, high))
-
-
-def pairs_needed(
-    sd: float,
-    difference: float,
-    alpha: float = 0.05,
-    wanted: float = 0.8,
-    test: str = "guarded",
-    limit: int = 100_000,
-) -> int | None:
-    """The pairs with which a true `difference` is found with the wanted power, and that the floor needs.
-
-    None where more than `limit` would be needed, or where the sd is unknown.
-    """
-    if not math.isfinite(sd) or not difference:
-        return None
-    low, least = 2, pairs_for_floor(alpha, test=test)
-    if sd == 0:
-        return least
-    effect = abs(difference) / sd
-    if power(effect, limit, alpha) < wanted:
-        return None
-    high = limit
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(effect, middle, alpha) >= wanted else (middle + 1, high)
-    return max(low, least)
 
 
 def equivalence(d: ArrayLike, margin: float, test: str = "guarded") -> NDArray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from analysis import metrics, statistics
 from analysis.pairing import pair
+from analysis.records import value_at
 from analysis.study import Study
 from analysis.words import difference, probability
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from analysis.contrasts import Contrast
 
 ALIKE = "~"  # not distinguishable from the best
-VERDICT_MARK = {"better": "+", "worse": "-", "equivalent": "=", "inconclusive": "?"}
 
 
 @dataclass
@@ -99,7 +99,7 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
     primary = metrics.metric(study.primary)
     paired = [f"{primary.label} - baseline [95 % CI]", "p", "verdict"] if found is not None else []
     table = Table(name, ["arm", "n", *(m.label for m in chosen), *paired], [], [])
-    _references(table, done, chosen)
+    _references(table, done, chosen, study)
     first = len(table.rows)
     arms = order_of(list(block["arm"].unique()), study)
     for arm in arms:
@@ -134,16 +134,26 @@ def _mark(runs: pd.DataFrame) -> str:
     return " *" if "mixed" in runs and (runs["mixed"] != "").any() else ""
 
 
-def _references(table: Table, done: pd.DataFrame, chosen: list[metrics.Metric]) -> None:
-    """Teacher and ensemble, one value per teacher set: what the students learned from."""
-    for who, label in (("teacher", "(one teacher)"), ("ensemble", "(teacher ensemble)")):
+def _references(table: Table, done: pd.DataFrame, chosen: list[metrics.Metric], study: Study) -> None:
+    """Teacher and ensemble, one value per teacher set: what the students learned from.
+
+    Teachers of one set differ where a factor does, so every value of a factor has rows of its own.
+    """
+    factors = dict.fromkeys(("teachers.size", *study.factors))
+    made = {factor: [str(value_at(config, factor)) for config in done["config"]] for factor in factors}
+    varying = [factor for factor, values in made.items() if len(set(values)) > 1]
+    labels = [", ".join(["", *(f"{factor}={made[factor][i]}" for factor in varying)]) for i in range(len(done))]
+    for who, title in (("teacher", "one teacher"), ("ensemble", "teacher ensemble")):
         names = [f"{who}_{m.column}" for m in chosen]
-        if not any(name in done for name in names):
+        there = [name for name in names if name in done]
+        if not there:
             continue
-        sets = done.drop_duplicates("teacher_set")
-        cells = [mean_sd(sets[name], m) if name in sets else "-" for name, m in zip(names, chosen, strict=True)]
-        blank = [""] * (len(table.columns) - 2 - len(cells))
-        table.add([label, str(len(sets)), *cells, *blank], tuple(sets["run"]))
+        known = done.assign(_label=labels).dropna(subset=there, how="all")
+        for label, alike in known.groupby("_label", sort=False):
+            sets = alike.drop_duplicates("teacher_set")
+            cells = [mean_sd(sets[name], m) if name in sets else "-" for name, m in zip(names, chosen, strict=True)]
+            blank = [""] * (len(table.columns) - 2 - len(cells))
+            table.add([f"({title}{label})", str(len(sets)), *cells, *blank], tuple(sets["run"]))
 
 
 def _against_baseline(block: pd.DataFrame, arm: str, study: Study, found: list[Contrast]) -> list[str]:
@@ -219,6 +229,8 @@ def costs(runs: pd.DataFrame, study: Study) -> list[Table]:
                 tuple(mine["run"]),
             )
         table.notes.append(f"Means over runs. Device: {', '.join(devices) or 'unknown'}; teachers are not counted.")
+        if "cpu" in devices and "peak_memory_bytes" in wanted:
+            table.notes.append("Peak memory on a CPU is that of the process, with all runs that it made before.")
         if len(devices) > 1:
             table.notes.append("Runs come from several devices: times and rates are not comparable.")
         tables.append(table)
@@ -278,7 +290,8 @@ def contrast_table(found: list[Contrast], title: str) -> Table:
         "and skew-guarded t), "
         "p adj. is it after Holm (primary metric) or Benjamini-Hochberg; floor adj. is the least it "
         "could have been; "
-        "detectable: with 80 % power; verdicts in parentheses are exploratory."
+        "detectable, n for margin: with 80 % power as the first of a family (or before Benjamini-Hochberg), for normal "
+        "differences of this sd; verdicts in parentheses are exploratory."
         if not found or found[0].test == "guarded"
         else f"Differences are variant minus reference over seeds; the deciding test is {found[0].test}."
     )

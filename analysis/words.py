@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from analysis import metrics, statistics
+from analysis.resampling import ENOUGH
 
 if TYPE_CHECKING:
     from analysis.contrasts import Contrast
@@ -103,21 +104,25 @@ def _limits(c: Contrast) -> str:
         return text
     parts = []
     if math.isfinite(c.detectable) and c.detectable > 0:
-        parts.append(f"A true difference of {m.text(c.detectable)} would have been found with 80 % power.")
+        # What else is found in its family makes Holm's step easier, and is what Benjamini-Hochberg's depends on.
+        power = "80 % power" if c.family_size == 1 else "at least 80 % power"
+        alone = ", before adjustment" if c.adjustment == "BH" else ""
+        parts.append(f"A true difference of {m.text(c.detectable)} would have been found with {power}{alone}.")
     if c.margin and c.needed and c.needed > c.n:
-        parts.append(f"Finding the margin of {m.text(c.margin)} needs {c.needed} seeds.")
+        parts.append(f"Finding the margin of {m.text(c.margin)} as surely needs about {c.needed} seeds.")
     return " ".join(parts)
 
 
 def _teachers(c: Contrast) -> str:
     m = metrics.metric(c.metric)
-    if len(c.sets) > 1:
-        return (
-            f"Over {len(c.sets)} teacher sets: same sign in {c.sets_agreeing}, hierarchical 95 % interval "
-            f"[{m.text(c.low_sets, plus=True)}, {m.text(c.high_sets, plus=True)}]"
-            + (", too narrow with so few sets." if len(c.sets) < 5 else ".")
-        )
-    return ""
+    if len(c.sets) < 2:
+        return ""
+    few = [what for what, count in (("sets", len(c.sets)), ("seeds", c.n)) if count < ENOUGH]
+    narrow = f", too narrow with so few {' and '.join(few)}" if few else ""
+    return (
+        f"Over {len(c.sets)} teacher sets: same sign in {c.sets_agreeing}, hierarchical 95 % interval "
+        f"[{m.text(c.low_sets, plus=True)}, {m.text(c.high_sets, plus=True)}]{narrow}."
+    )
 
 
 def limits(found: list[Contrast]) -> list[str]:

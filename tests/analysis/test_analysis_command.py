@@ -80,6 +80,69 @@ def test_bad_input_is_one_line_and_not_zero(arguments, message, small_folder, ca
     assert message in err[0]
 
 
+EVERY = {
+    "table": [], "contrasts": [], "blocks": [], "report": ["-o", "OUT"], "figures": ["-o", "OUT"],
+    "export": ["-o", "OUT.csv"], "freeze": ["-o", "OUT"], "regress": ["--baseline", "BASELINE"],
+    "compare": ["kd", "combined"],
+}  # fmt: skip
+
+
+def refused(command, folder, tmp_path, capsys, *more):
+    """The one line of error that a command leaves, with exit status 2 and no file written."""
+    places = {"OUT": str(tmp_path / "out"), "OUT.csv": str(tmp_path / "out.csv"), "BASELINE": str(tmp_path / "b.json")}
+    words = [places.get(word, word) for word in EVERY[command]]
+    assert main([command, *words, str(folder), *more]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+    assert not list(tmp_path.glob("out*"))
+    assert len(errors) == 1
+    return errors[0]
+
+
+@pytest.fixture
+def frozen(small_folder, tmp_path, capsys):
+    assert main(["freeze", str(small_folder), "-o", str(tmp_path / "b.json")]) == 0
+    capsys.readouterr()
+    return tmp_path
+
+
+def test_every_command_is_tried():
+    assert {*EVERY, "simulate"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_an_empty_folder(command, frozen, capsys):
+    (frozen / "empty").mkdir()
+    assert "no run records under" in refused(command, frozen / "empty", frozen, capsys)
+
+
+@pytest.mark.parametrize("command", [command for command in EVERY if command != "export"])  # which keeps what failed
+def test_no_finished_run(command, frozen, capsys):
+    for method in ("kd", "combined"):
+        make_run(frozen / "failed", method, 0, status="failed")
+    line = refused(command, frozen / "failed", frozen, capsys)
+    assert "none of 2 runs has finished well" in line
+    assert "failed (RuntimeError: loss is not finite)" in line
+
+
+@pytest.mark.parametrize("name, message", [("speed", "no metric named 'speed'"), ("shift_nll", "no run has measured")])
+@pytest.mark.parametrize("command", ["table", "contrasts", "blocks", "compare", "freeze", "regress"])
+def test_metrics_that_nobody_knows_or_has_measured(command, name, message, frozen, small_folder, capsys):
+    option = {"blocks": ["--metric", name], "freeze": ["--margin", f"{name}=1"], "regress": ["--margin", f"{name}=1"]}
+    if command in ("freeze", "regress") and name == "speed":
+        with pytest.raises(SystemExit, match="2"):
+            refused(command, small_folder, frozen, capsys, *option[command])
+        assert message in capsys.readouterr().err
+    else:
+        assert message in refused(command, small_folder, frozen, capsys, *option.get(command, ["--metrics", name]))
+
+
+@pytest.mark.parametrize("command", ["table", "contrasts", "blocks", "compare", "report", "figures"])
+def test_a_primary_metric_that_was_not_measured(command, frozen, small_folder, capsys):
+    (frozen / "s.yaml").write_text("study: {primary: shift_nll}")
+    more = ["--study", str(frozen / "s.yaml")]
+    assert "no run has measured shift_nll" in refused(command, small_folder, frozen, capsys, *more)
+
+
 def test_refused_mixtures_list_the_runs(tmp_path, capsys):
     make_run(tmp_path, "kd", 0, files=False)
     make_run(tmp_path, "kd", 1, train={"epochs": 3}, files=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from synthetic import make_run, make_study
 
-from analysis import contrasts, factorial, pairing, statistics, study, words
+from analysis import contrasts, factorial, pairing, power, resampling, study, words
 from analysis.blocks import across_blocks
 from analysis.contrasts import Contrast, compute, judge, measure
 from analysis.records import AnalysisError, AnalysisWarning, load
@@ -130,9 +130,28 @@ def test_unsettled_contrasts_say_what_would_have_been_found():
     noisy = np.random.default_rng(0).normal(0, 0.1, 8)
     found = one(noisy, margin=0.02)
     assert found.verdict == "inconclusive"
-    assert found.needed == statistics.pairs_needed(noisy.std(ddof=1), 0.02) > 8
-    assert f"Finding the margin of 0.0200 needs {found.needed} seeds" in found.words
-    assert "80 % power" in found.words
+    sd = noisy.std(ddof=1)
+    assert found.needed == power.pairs_needed(sd, 0.02) > power.pairs_needed(sd, 0.02, test="t") > 8
+    assert found.detectable == pytest.approx(power.detectable(sd, 8))
+    assert found.detectable > power.detectable(sd, 8, test="t")
+    assert found.words.endswith(
+        f"A true difference of {found.detectable:.4f} would have been found with 80 % power. "
+        f"Finding the margin of 0.0200 as surely needs about {found.needed} seeds."
+    )
+
+
+def test_a_family_makes_less_detectable_and_says_that_it_is_a_bound():
+    noisy = np.random.default_rng(0).normal(0, 0.1, 8)
+    family = judge([contrast(noisy) for _ in range(4)])
+    assert family[0].detectable == pytest.approx(power.detectable(noisy.std(ddof=1), 8, 0.05 / 4))
+    assert "with at least 80 % power." in family[0].words
+
+
+def test_what_others_decide_is_said_before_adjustment():
+    found = contrast(np.random.default_rng(0).normal(0, 0.1, 8), role="exploratory")
+    found.p_adjusted = 1.0
+    (judged,) = judge([found], "BH")
+    assert "with 80 % power, before adjustment." in judged.words
 
 
 def test_edge_cases_have_words_not_errors():
@@ -228,7 +247,7 @@ def test_seeds_are_the_units_over_teacher_sets(tmp_path):
     assert found.low_sets < found.difference < found.high_sets
     assert found.sets_agreeing == 3
     assert "Over 3 teacher sets: same sign in 3" in found.words
-    assert "too narrow with so few sets" in found.words
+    assert "too narrow with so few sets and seeds." in found.words
     assert "conditional on these" in words.limits([found])[0]
 
 
@@ -315,3 +334,29 @@ def test_blocks_follow_scipy_and_need_five(tmp_path):
     assert "5 blocks cannot reach" in small.words
     with pytest.raises(AnalysisError, match="needs 5 blocks"):
         across_blocks(runs[runs["data"] == "set0"], "nll")
+
+
+@pytest.mark.parametrize("sets, seeds, few", [(7, 8, "sets"), (8, 7, "seeds"), (8, 8, "")])
+def test_an_interval_over_many_sets_and_seeds_stands_alone(sets, seeds, few):
+    """resampling.ENOUGH is where the simulated coverage reaches .90."""
+    assert resampling.ENOUGH == 8
+    found = contrast(np.random.default_rng(0).normal(0, 0.1, seeds))
+    found.sets, found.low_sets, found.high_sets = tuple(range(sets)), -0.1, 0.1
+    (judged,) = judge([found])
+    assert (f"too narrow with so few {few}." in judged.words) if few else ("too narrow" not in judged.words)
+
+
+def test_blocks_have_the_direction_of_their_ranks():
+    """Fifteen small gains and one large loss: the mean says worse, the ranks that are tested better."""
+    import pandas as pd
+
+    rows = [
+        {"status": "done", "data": f"set{i}", "model": "m", "arm": arm, "teacher_set": 0, "seed": 0,
+         "run": f"{arm}{i}", "nll": 1 + shift + (i / 1000 if arm == "kd" else 0)}
+        for i in range(16)
+        for arm, shift in (("ours", 5.0 if i == 15 else -0.1), ("kd", 0.0), ("other", 9.0))
+    ]  # fmt: skip
+    found = across_blocks(pd.DataFrame(rows), "nll")
+    row = found.pairwise[(found.pairwise["variant"] == "ours") & (found.pairwise["reference"] == "kd")].iloc[0]
+    assert found.values["ours"].mean() > found.values["kd"].mean()
+    assert (row["wins"], row["verdict"]) == (15, "better")

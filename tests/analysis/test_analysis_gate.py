@@ -184,3 +184,98 @@ def test_bad_baselines(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(AnalysisError, match=message):
         gate.read_baseline(path)
+
+
+def table_of(out):
+    return " ".join(out.split())
+
+
+def test_arms_that_did_not_change_pass_with_any_number_of_runs(tmp_path, baseline, capsys):
+    """Beside a new variant, a sweep's other runs are the very same: they must not keep the gate from its verdict."""
+    sweep(tmp_path / "few", "kd", seeds=range(2))
+    assert main(["freeze", str(tmp_path / "few"), "-o", str(tmp_path / "few.json")]) == 0
+    assert regress(tmp_path / "few.json", tmp_path / "few") == 0
+    assert "nothing changed" in capsys.readouterr().out
+
+
+def test_accuracies_that_tie_are_not_the_same_runs(tmp_path):
+    for name, nll in (("old", 0.5), ("new", 0.6)):
+        make_run(tmp_path / name, "kd", 0, metrics={"acc": 0.9, "nll": nll}, options={"step": nll}, files=False)
+    assert main(["freeze", str(tmp_path / "old"), "-o", str(tmp_path / "b.json")]) == 0
+    assert regress(tmp_path / "b.json", tmp_path / "new", "--margin", "acc=0.01") == 2
+
+
+def test_a_baseline_that_is_too_small_is_named_with_what_to_do(tmp_path, capsys):
+    """Three frozen seeds: no number of the variant's seeds helps; eight frozen ones, and there is a verdict."""
+    runs, path = tmp_path / "runs", tmp_path / "b.json"
+    for method in ("kd", "ensemble_kd"):
+        sweep(runs, method, seeds=range(3))
+    assert main(["freeze", str(runs), "-o", str(path)]) == 0
+    sweep(runs, "ensemble_kd", seeds=range(3, 8))
+    sweep(runs, "sharper", key=1)
+    assert regress(path, runs, "--reference", "ensemble_kd") == 2
+    out = table_of(capsys.readouterr().out)
+    advice = "the baseline has 3 of ensemble_kd: run 5 of it and freeze again"
+    assert f"verdict: not enough runs: 2 more paired seeds are needed; {advice}" in out
+    again = tmp_path / "again"
+    for method, seeds in (("kd", 3), ("ensemble_kd", 8)):
+        sweep(again, method, seeds=range(seeds))
+    assert main(["freeze", str(again), "-o", str(path)]) == 0
+    sweep(again, "sharper", key=1)
+    assert regress(path, again, "--reference", "ensemble_kd") == 0
+
+
+def test_two_networks_have_a_recipe_each(tmp_path, capsys):
+    for place, key in (("old", 0), ("new", 1)):
+        for model, epochs in (("preresnet_tiny", 40), ("wrn16_2", 60)):
+            sweep(tmp_path / place, "kd", key=key, model=model, train={"epochs": epochs})
+    assert main(["freeze", str(tmp_path / "old"), "-o", str(tmp_path / "b.json")]) == 0
+    assert regress(tmp_path / "b.json", tmp_path / "new") == 0
+    assert "kd on digits x wrn16_2" in capsys.readouterr().out
+    sweep(tmp_path / "other", "kd", key=1, model="wrn16_2", train={"epochs": 50})
+    assert regress(tmp_path / "b.json", tmp_path / "other") == 2
+    assert "train.epochs: 60 -> 50" in capsys.readouterr().err
+
+
+def configured(folder, group, **options):
+    """Set options in the configuration of every run of a folder."""
+    for directory in folder.iterdir():
+        record = json.loads((directory / "record.json").read_text())
+        record["config"][group] |= options
+        (directory / "record.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_another_recipe_of_the_teachers_is_refused(tmp_path, baseline, capsys):
+    new = configured(sweep(tmp_path / "new", key=1), "teachers", train={"epochs": 77})
+    assert regress(baseline, new) == 2
+    assert "teachers.train.epochs: None -> 77" in capsys.readouterr().err
+
+
+def test_what_decides_no_result_is_no_other_recipe(tmp_path, baseline):
+    """Nor where an older baseline has kept it."""
+    content = json.loads(baseline.read_text())
+    for row in content["runs"]:
+        row["recipe"] |= {"train.checkpoint_every": 1, "data.root": "/elsewhere", "data.workers": 3}
+    baseline.write_text(json.dumps(content))
+    new = configured(sweep(tmp_path / "new", key=1, train={"checkpoint_every": 2}), "data", workers=0, root="/here")
+    assert regress(baseline, new) == 0
+
+
+def test_students_of_other_teachers_are_marked(tmp_path, baseline, capsys):
+    assert regress(baseline, sweep(tmp_path / "same", key=1)) == 0
+    assert " * " not in capsys.readouterr().out
+    again = [f"digits-set0-m{m}-again" for m in range(4)]
+    assert regress(baseline, sweep(tmp_path / "new", key=1, teachers=again)) == 0
+    out = table_of(capsys.readouterr().out)
+    assert "kd * kd" in out
+    assert "* kd against kd: other teachers (digits-set0-m0 -> digits-set0-m0-again); the differences are not" in out
+    sweep(tmp_path / "moved", key=1, fingerprint="split1")
+    assert regress(baseline, tmp_path / "moved") == 0
+    assert "other data (split0 -> split1)" in table_of(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("alpha, shown", [("0.05", "[90 % CI]"), ("0.005", "[99 % CI]"), ("0.0125", "[97.5 % CI]")])
+def test_the_interval_is_named_by_its_level(tmp_path, baseline, capsys, alpha, shown):
+    regress(baseline, sweep(tmp_path / "new", key=1), "--alpha", alpha)
+    assert shown in table_of(capsys.readouterr().out)

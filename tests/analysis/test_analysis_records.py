@@ -13,6 +13,18 @@ import analysis
 from analysis import records
 from analysis.records import AnalysisError, AnalysisWarning, Mixture, load
 from analysis.study import Study, parse
+from harness.config import INCIDENTAL
+
+
+def change(directory, key, value):
+    """Set one value of a record."""
+    record = json.loads((directory / "record.json").read_text())
+    *groups, name = key.split(".")
+    node = record
+    for group in groups:
+        node = node.setdefault(group, {})
+    node[name] = value
+    (directory / "record.json").write_text(json.dumps(record))
 
 
 def test_one_row_a_run(study_folder):
@@ -40,12 +52,14 @@ def test_half_finished_sweeps(tmp_path):
     make_run(tmp_path, "kd", 1, status="failed")
     (tmp_path / "kd-unfinished").mkdir()
     (tmp_path / "kd-unfinished" / "progress.json").write_text("{}")
+    again = make_run(tmp_path, "kd", 2, files=False).rename(tmp_path / "kd-again")
+    (again / "record.json").rename(again / "trained.json")
     (tmp_path / "kd-damaged").mkdir()
     (tmp_path / "kd-damaged" / "record.json").write_text('{"status": "do')
     with pytest.warns(AnalysisWarning, match="damaged record.*kd-damaged"):
         runs = load(tmp_path)
     assert sorted(runs["status"]) == ["done", "failed"]
-    assert [path.split("/")[-1] for path in runs.attrs["unfinished"]] == ["kd-unfinished"]
+    assert [path.split("/")[-1] for path in runs.attrs["unfinished"]] == ["kd-again", "kd-unfinished"]
     assert records.failures(runs)["error"].tolist() == ["RuntimeError: loss is not finite"]
 
 
@@ -134,10 +148,26 @@ def test_another_method_of_other_code_is_a_warning(tmp_path):
         load(tmp_path)
 
 
-def test_incidental_configuration_is_no_mixture(tmp_path):
+@pytest.mark.parametrize("key", [*INCIDENTAL, "evaluate.diagnostics", "teachers.train.checkpoint_every"])
+def test_incidental_configuration_is_no_mixture(tmp_path, key):
     make_run(tmp_path, "kd", 0)
-    make_run(tmp_path, "kd", 1, train={"checkpoint_every": 1})
-    assert len(load(tmp_path)) == 2
+    change(make_run(tmp_path, "kd", 1), f"config.{key}", "other")
+    assert set(load(tmp_path, study=Study())["mixed"]) == {""}
+
+
+@pytest.mark.parametrize("key", ["data.padding", "train.lr", "teachers.size", "teachers.train.epochs"])
+def test_decisive_configuration_is_a_mixture(tmp_path, key):
+    make_run(tmp_path, "kd", 0)
+    change(make_run(tmp_path, "kd", 1), f"config.{key}", 77)
+    with pytest.raises(Mixture, match=key):
+        load(tmp_path)
+
+
+def test_data_are_the_same_for_all_seeds_and_arms(tmp_path):
+    for seed in range(2):
+        make_run(tmp_path, "kd", seed, fingerprint=f"split{seed}")
+    with pytest.raises(Mixture, match=r"data in digits x preresnet_tiny: split0 \(1 runs"):
+        load(tmp_path)
 
 
 def test_repeated_cells_keep_the_latest(tmp_path):
@@ -194,13 +224,23 @@ def test_a_study_may_nest_its_arms():
     assert nested.arms == {"clean": {"method.name": "combined", "method.student_term": False}}
 
 
+@pytest.mark.filterwarnings("error")
 def test_export_and_back(tmp_path, study_folder):
     runs = load(study_folder)
     again = load(records.export(runs, tmp_path / "runs.csv"))
     assert list(again["run"]) == list(runs["run"])
     assert list(again["arm"]) == list(runs["arm"])
     assert again["config"].tolist() == runs["config"].tolist()
-    assert (again["nll"] == runs["nll"]).all()
+    for name in ("nll", "acc", "device_s", "teachers_test_ambiguity", "seed", "parameters"):
+        assert again[name].tolist() == runs[name].tolist()
+
+
+def test_texts_that_look_like_numbers_stay_texts(tmp_path):
+    directory = make_run(tmp_path, "kd", 0)
+    for key, value in {"provenance.host": "007", "hash": "12345678e012", "provenance.data": "1e5"}.items():
+        change(directory, key, value)
+    row = load(records.export(load(tmp_path), tmp_path / "runs.csv")).iloc[0]
+    assert (row["host"], row["run"], row["data_fingerprint"], row["torch"]) == ("007", "12345678e012", "1e5", "2.14")
 
 
 def test_parquet_and_back_or_a_clear_error(tmp_path, small_folder):

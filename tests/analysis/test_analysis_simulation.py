@@ -55,3 +55,8 @@ def test_interval_coverage():
 def test_pairs_of_runs_that_share_a_seed_are_not_independent():
     assert simulation.crossed_error(8, 3, REPEATS, by_seed=True) <= simulation.bound(REPEATS)
     assert simulation.crossed_error(8, 3, REPEATS, by_seed=False) > simulation.bound(REPEATS)
+
+
+@pytest.mark.parametrize("sets", [3, 5, 10])
+def test_the_hierarchical_interval_covers_where_a_seed_acts_alike_in_all_sets(sets):
+    assert simulation.hierarchical_coverage(sets, 8, 300, spread=0.0, shared=1.0) > 0.88

@@ -79,6 +79,40 @@ def test_costs(tmp_path):
     assert by["combined"][-1] == "2.00"  # 20 device seconds against 10
     assert by["combined"][table.columns.index("peak memory MiB")] == "384"
     assert "device-hours" in table.columns[2]
+    assert "Peak memory on a CPU is that of the process, with all runs that it made before." in table.notes
+
+
+def references(runs, study):
+    """The rows above the arms: label -> cells by column."""
+    table = tables.ablation(runs, study, [])[0]
+    return {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows if row[0].startswith("(")}
+
+
+def test_teachers_are_taken_from_a_run_that_has_them(tmp_path):
+    """An arm that knows no teachers may come first in a teacher set."""
+    directory = make_run(tmp_path, "a_baseline", 0, files=False)
+    record = json.loads((directory / "record.json").read_text())
+    del record["metrics"]["teacher"], record["metrics"]["ensemble"]
+    (directory / "record.json").write_text(json.dumps(record))
+    make_run(tmp_path, "kd", 0, files=False)
+    make_run(tmp_path, "kd", 0, teacher_set=1, files=False)
+    rows = references(load(tmp_path), Study())
+    assert list(rows) == ["(one teacher)", "(teacher ensemble)"]
+    assert all(row["n"] == "2" and "±" in row["NLL"] for row in rows.values())
+
+
+def test_ensembles_of_two_sizes_have_a_row_each(tmp_path):
+    for size, nll in ((4, 0.25), (8, 0.125)):
+        directory = make_run(tmp_path / str(size), "kd", 0, files=False)
+        record = json.loads((directory / "record.json").read_text())
+        record["hash"] += str(size)
+        record["config"]["teachers"]["size"] = size
+        record["metrics"]["ensemble"]["test"]["nll"] = nll
+        (directory / "record.json").write_text(json.dumps(record))
+    study = Study(factors=("teachers.size",))
+    rows = references(load(tmp_path, study=study), study)
+    assert rows["(teacher ensemble, teachers.size=4)"]["NLL"] == "0.2500"
+    assert rows["(teacher ensemble, teachers.size=8)"]["NLL"] == "0.1250"
 
 
 def test_several_data_sets_have_a_table_each_and_a_cross_table(tmp_path):
