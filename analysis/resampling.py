@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 DRAWS = 4000
-ENOUGH = 8  # teacher sets, and seeds, from which on the hierarchical interval covers .90 or more (see CALIBRATION.md)
+ENOUGH = 8  # teacher sets, and seeds, from which on the hierarchical interval covers about .90 (see CALIBRATION.md)
 
 
 class Interval(NamedTuple):
