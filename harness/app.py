@@ -57,9 +57,11 @@ def launch(composed: DictConfig) -> None:
     """Hydra's task function: one run."""
     from harness.single import run_single
 
-    config = plain(composed)
+    config = settings.settle_paths(plain(composed))
     try:
         settings.validate(config)
+        if config["harness"]["plan"]:
+            raise ConfigError("harness.plan=true shows what a sweep would run: add -m")
         status = run_single(config)
     except ConfigError as error:  # Hydra would print a line of its own above it
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -47,7 +47,7 @@ from torch.utils.flop_counter import flop_registry
 
 import methods
 from harness import memory, naive, networks, streams
-from harness.config import TRAIN, ConfigError
+from harness.config import TRAIN, ConfigError, check_choice
 from harness.data import Dataset, Split
 from harness.data.batches import Batch
 from harness.progress import Console
@@ -307,7 +307,7 @@ def climb(options: Options, with_naive: bool, folder: Path | None, console: Cons
     results: dict[str, Any] = {}
     for rung, changes in LADDER.items():
         options = replace(options, **changes)
-        if options.device == "cpu" and rung == "+ CUDA graphs":
+        if rung == "+ CUDA graphs" and choose_device(options.device).type == "cpu":
             continue
         console.say(rung)
         place = folder and folder / rung.strip("+ ").replace(" ", "_")
@@ -375,10 +375,13 @@ def read_options(arguments: list[str]) -> Options:
     if "methods" in given:
         given.methods = str(given.methods).split(",")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
+        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
     except OmegaConfBaseException as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"{first}; options: {', '.join(asdict(Options()))}") from error
+    for name in ("precision", "compile"):
+        check_choice(name, getattr(options, name))
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:

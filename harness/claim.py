@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ from harness.queue import own_job
 from harness.record import write_atomically
 
 BEAT_S = 5.0
+LOOK_S = 0.5  # between looks at another one's claim
 STALE_S = 45.0
 
 
@@ -38,13 +40,13 @@ class Claim:
     """A context in which this process alone owns `directory`.
 
     Entering raises Claimed where somebody else does; `wait_s` is how long it first watches for a sign of
-    life, and should exceed STALE_S for a dead claimant's claim on another host to be taken over. A patient
-    one never raises but waits until the directory is free.
+    life, and should exceed STALE_S for a dead claimant's claim on another host to be taken over. With `until`, it
+    waits as long as it takes, and raises only where `until` says that it has waited enough.
     """
 
-    def __init__(self, directory: Path, wait_s: float = STALE_S + 2 * BEAT_S, patient: bool = False):
+    def __init__(self, directory: Path, wait_s: float = STALE_S + 2 * BEAT_S, until: Callable[[], bool] | None = None):
         self.path = Path(directory) / "claim.json"
-        self.wait_s, self.patient = wait_s, patient
+        self.wait_s, self.until = wait_s, until
         self.token = uuid.uuid4().hex
         self.beats = 0
         self.lost_to: str | None = None
@@ -53,20 +55,22 @@ class Claim:
 
     def __enter__(self) -> Claim:
         watched, since = None, time.monotonic()
-        while not self._take():
-            owner = read_claim(self.path)
+        while True:
+            owner = read_claim(self.path)  # first, and only that: many may wait for one
             if owner is None:
+                if self._take():
+                    break
                 continue
             if owner != watched:
-                if not self.patient and watched is not None and owner["token"] == watched["token"]:
+                if self.until is None and watched is not None and owner["token"] == watched["token"]:
                     raise Claimed(describe(owner))  # it moved while we watched: alive
                 watched, since = owner, time.monotonic()
             if certainly_dead(owner) or time.monotonic() - since > STALE_S:
                 self._set_aside(owner)
                 continue
-            if not self.patient and time.monotonic() - since > self.wait_s:
+            if self.until() if self.until else time.monotonic() - since > self.wait_s:
                 raise Claimed(describe(owner))
-            time.sleep(0.2)
+            time.sleep(LOOK_S)
         self._seen = time.monotonic()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="claim-heartbeat")
         self._thread.start()
@@ -103,6 +107,7 @@ class Claim:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "pid_started": process_start(os.getpid()),
+            "processes": visible_processes(),
             "job": own_job(),
             "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
         }
@@ -178,6 +183,8 @@ def certainly_dead(owner: dict[str, Any]) -> bool:
         return True
     if owner["host"] != socket.gethostname() or owner["pid_started"] is None:
         return False
+    if owner.get("processes") != visible_processes():
+        return False
     return process_start(owner["pid"]) != owner["pid_started"]
 
 
@@ -192,6 +199,13 @@ def process_start(pid: int) -> str | None:
         return None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else f"{boot}/{fields[19]}"
+
+
+def visible_processes() -> list[Any]:
+    """What a process's absence from /proc depends on beside its death: containers and users may not see each other's."""
+    with contextlib.suppress(OSError):
+        return [str(Path("/proc/self/ns/pid").readlink()), os.getuid()]
+    return [None, os.getuid()]
 
 
 def describe(owner: dict[str, Any]) -> str:

@@ -7,8 +7,11 @@ cancels. What a run achieved is not asked of the backend but read from the run's
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import math
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -16,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,26 +28,35 @@ from harness.claim import is_claimed
 from harness.config import ConfigError
 from harness.death import Death
 from harness.process import start_run, write_config
+from harness.queue import QueueUnreachable
 from harness.record import write_atomically
 
 Config = dict[str, Any]
 Shape = dict[str, Any]  # what a job asks of the cluster: the fields of `hydra/launcher=submitit_slurm`
 
 
+# The warning may come before Python has a handler for it, and would then kill the job. Behind srun, which resets this.
+PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
+# Newer versions of srun do not take this over from the job.
+SETUP = ('if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',)
+GRANTED = ("SLURM_", "SLURMD_", "SRUN_")
+
+
 class Backend(Protocol):
     survives: bool  # whether jobs that have not started do so without this process
     jobs: dict[Path, str]  # SLURM's ids of submitted and adopted runs
+    unsubmitted: set[Path]  # runs that were given to `submit`, but the queue had no room for
 
     def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
-        """Submit runs; with `after`, for when those jobs have ended. Raises ConfigError where they are
-        refused.
+        """Submit runs; with `after`, for when those jobs have ended. Raises ConfigError where they are refused, and
+        QueueUnreachable; `jobs` then has those that were taken.
         """
 
     def adopt(self, directories: Iterable[Path]) -> set[Path]:
         """Take over those runs that an earlier command submitted, or another process is at."""
 
     def alive(self) -> dict[Path, str]:
-        """Submitted or adopted runs that wait or run: directory -> "waiting", "running" or "held: why"."""
+        """Submitted or adopted runs that wait or run: directory -> "running", "waiting" or "waiting: REASON"."""
 
     def death(self, directory: Path) -> Death:
         """How a run's job ended that left no result."""
@@ -61,28 +73,43 @@ COMMON_PARAMETERS = {
 
 
 class Slurm:
-    """Job arrays through submitit, of `pack` runs a job. `shape` tells what a run's job asks for."""
+    """Job arrays through submitit, of `pack` runs a job. `shape` tells what a run's job asks for; SLURM is asked about
+    jobs every `poll_s` seconds.
+    """
 
     survives = True
 
-    def __init__(self, shape: Callable[[Path], Shape], runs: Path, pack: int):
+    def __init__(self, shape: Callable[[Path], Shape], runs: Path, pack: int, poll_s: float):
         if shutil.which("srun") is None:
             raise ConfigError("no SLURM on this machine: srun is missing (hydra/launcher=submitit_local needs none)")
-        self.shape, self.pack = shape, pack
+        self.shape, self.pack, self.poll_s = shape, pack, poll_s
         self.code = snapshot.take(runs)
-        self.jobs = {}
+        self.jobs: dict[Path, str] = {}
+        self.unsubmitted: set[Path] = set()
+        self.live: dict[str, tuple[str, str]] = {}
+        self.asked = -math.inf
 
     def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
-        """Submit runs as arrays, one for each shape, no larger than the cluster takes."""
+        """Submit runs as arrays, one for each shape, no larger than the cluster takes, nor than it has room for."""
+        self.unsubmitted |= todo.keys()
         most = queue.largest_array()
         for shape, jobs in pack_jobs(todo, self.shape, self.pack):
-            for start in range(0, len(jobs), most):
-                self.submit_array(shape, jobs[start : start + most], todo, after)
+            size = most
+            while jobs:
+                try:
+                    self.submit_array(shape, jobs[:size], todo, after)
+                    jobs = jobs[size:]
+                except QueueFull as error:
+                    if not self.jobs and size == 1:
+                        raise ConfigError(str(error)) from error
+                    if size == 1:
+                        return
+                    size = min(size, len(jobs)) // 2
 
     def submit_array(
         self, shape: Shape, packs: list[list[Path]], todo: dict[Path, Config], after: list[str] | None
     ) -> None:
-        """Raises ConfigError where SLURM says no, or does not know an option."""
+        """Raises QueueFull, QueueUnreachable, or ConfigError where SLURM says no, or does not know an option."""
         import submitit
 
         from harness.job import run_job
@@ -92,25 +119,31 @@ class Slurm:
         max_timeouts = shape.pop("max_num_timeout", 0)
         shape["stderr_to_stdout"] = True  # one log a job, which is what failures point to
         named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": value for key, value in shape.items()}
-        named["slurm_setup"] = [*named.get("slurm_setup", []), f"cd {shlex.quote(str(self.code))}"]
+        named["slurm_setup"] = [*named.get("slurm_setup", []), *SETUP, f"cd {shlex.quote(str(self.code))}"]
         if after:
             extra = named.get("slurm_additional_parameters", {})
             named["slurm_additional_parameters"] = {**extra, "dependency": "afterany:" + ":".join(after)}
         paths = [[str(write_config(directory, todo[directory])) for directory in pack] for pack in packs]
-        limits = [[value] * len(packs) for value in (60.0 * shape["timeout_min"], shape.get("signal_delay_s", 0))]
-        # The warning may come before Python has a handler for it, and would then kill the job.
-        python = f"env --ignore-signal=USR2 {sys.executable}"
+        job = functools.partial(
+            run_job,
+            limit_s=60.0 * shape["timeout_min"],
+            warning_s=shape.get("signal_delay_s", 0),
+            max_timeouts=max_timeouts,
+        )
         try:
             executor = submitit.AutoExecutor(
-                folder, cluster="slurm", slurm_max_num_timeout=max_timeouts, slurm_python=python
+                folder, cluster="slurm", slurm_max_num_timeout=max_timeouts, slurm_python=PYTHON
             )
             executor.update_parameters(**named)
-            jobs = executor.map_array(run_job, paths, *limits, [max_timeouts] * len(packs))
-        except (submitit.core.utils.FailedJobError, ValueError) as error:
-            raise ConfigError(f"SLURM refused the jobs: {' '.join(str(error).split())}") from error
+            with outside_of_a_job():
+                jobs = executor.map_array(job, paths)
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
+            raise refusal(" ".join(str(error).split())) from error
+        self.asked = -math.inf
         for pack, job in zip(packs, jobs, strict=True):
             for directory in pack:
                 self.jobs[directory] = job.job_id
+                self.unsubmitted.discard(directory)
                 about = {"job_id": job.job_id, "log": str(job.paths.stdout), "time": time.time()}
                 write_atomically(directory / "submission.json", json.dumps(about))
 
@@ -122,8 +155,9 @@ class Slurm:
         return set(adopted)
 
     def alive(self) -> dict[Path, str]:
-        live = queue.live_jobs(self.jobs.values())
-        return {directory: condition(*live[job]) for directory, job in self.jobs.items() if job in live}
+        if time.monotonic() - self.asked > self.poll_s:
+            self.live, self.asked = queue.live_jobs(self.jobs.values()), time.monotonic()
+        return {directory: condition(*self.live[job]) for directory, job in self.jobs.items() if job in self.live}
 
     def death(self, directory: Path) -> Death:
         job = self.jobs[directory]
@@ -145,6 +179,7 @@ class Local:
 
     def __init__(self, runs: Path, workers: int, gpus: list[str]):
         self.jobs: dict[Path, str] = {}
+        self.unsubmitted: set[Path] = set()
         self.code = snapshot.take(runs)
         self.workers = workers
         self.slots: list[str | None] = [gpus[k % len(gpus)] if gpus else None for k in range(self.workers)]
@@ -163,10 +198,7 @@ class Local:
         return adopted
 
     def alive(self) -> dict[Path, str]:
-        for directory, (process, _) in list(self.running.items()):
-            if process.poll() is not None:
-                self.ended[directory] = process.returncode
-                del self.running[directory]
+        self.notice_ends()
         taken = {slot for _, slot in self.running.values()}
         for slot in range(self.workers):
             if self.waiting and slot not in taken:
@@ -178,6 +210,12 @@ class Local:
             **dict.fromkeys(self.running, "running"),
             **dict.fromkeys(self.others, "running"),
         }
+
+    def notice_ends(self) -> None:
+        for directory, (process, _) in list(self.running.items()):
+            if process.poll() is not None:
+                self.ended[directory] = process.returncode
+                del self.running[directory]
 
     def start(self, directory: Path, config: Config, slot: int) -> subprocess.Popen:
         file = write_config(directory, config)
@@ -214,7 +252,32 @@ def condition(state: str, where: str) -> str:
     """What a job's state and node (or reason for waiting), as squeue tells them, mean for its run."""
     if state in ("RUNNING", "COMPLETING"):
         return "running"
-    return f"held: {where}" if "held" in where.lower() else "waiting"
+    return "waiting" if where in ("", "(None)") else f"waiting: {where.strip('()')}"
+
+
+class QueueFull(RuntimeError):
+    """SLURM takes no more jobs of this user for now."""
+
+
+def refusal(said: str) -> Exception:
+    """The error for what sbatch said when it submitted nothing."""
+    if "MaxSubmitJob" in said:
+        return QueueFull(f"SLURM refused the jobs: {said}")
+    if re.search(r"timed out|unable to contact|connection|temporarily unable", said, re.IGNORECASE):
+        return QueueUnreachable(said)
+    return ConfigError(f"SLURM refused the jobs: {said}")
+
+
+@contextlib.contextmanager
+def outside_of_a_job() -> Iterator[None]:
+    """Hide the job that this process may run in from those it submits, which would inherit what it was granted."""
+    inside = "SLURM_JOB_ID" in os.environ
+    hidden = [name for name in os.environ if inside and name.startswith(GRANTED) and name != "SLURM_CONF"]
+    values = {name: os.environ.pop(name) for name in hidden}
+    try:
+        yield
+    finally:
+        os.environ.update(values)
 
 
 def visible_gpus() -> list[str]:

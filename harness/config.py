@@ -108,7 +108,10 @@ class SweepOptions:
     """Of a whole sweep, not of its runs."""
 
     detach: bool = False  # submit to SLURM, students waiting there for their teachers, and return at once
-    workers: int | None = None  # runs at a time with hydra/launcher=submitit_local; None: one a GPU, or a pair of cores
+    # Runs at a time, as processes of this machine; None: one in this process, or with hydra/launcher=submitit_local one
+    # on each GPU or pair of cores.
+    workers: int | None = None
+    poll_s: float = 15.0  # seconds between questions to SLURM about waiting and running jobs; records are seen at once
     # Runs that share one device: a GPU, or a machine's (a job's) cores. Each is a process of its own, which one that
     # fails does not hurt; as many as fit into memory by earlier records. With hydra/launcher=basic too.
     pack: int = 1
@@ -116,7 +119,9 @@ class SweepOptions:
 
 @dataclass
 class Config:
-    """A run. `seed` decides split, initial weights, order, augmentation and perturbation, each by its own stream."""
+    """A run. `seed` decides initial weights, order, augmentation and perturbation, each by its own stream; the split is
+    the data set's.
+    """
 
     defaults: list[Any] = field(
         default_factory=lambda: [
@@ -195,10 +200,11 @@ CHOICES = {
     "average": ("none", "ema", "swa"),
     "compile": (None, "default", "reduce-overhead", "max-autotune"),
 }
-# Where files lie, what runs them, how often they save, what is asked of them: none of it changes a result.
+# Where files lie, what runs them, how often they save, what is asked of them: none of it changes a result. (Diagnostics
+# are asked of a student's members, which are gone once they are merged: that needs another run.)
 INCIDENTAL = (
     *("runs", "bank", "device", "threads", "force", "fail_fast", "harness", "sweep", "study"),
-    *("data.root", "data.download", "data.workers", "train.checkpoint_every"),
+    *("data.root", "data.download", "data.workers", "train.checkpoint_every", "evaluate.shift", "evaluate.ood"),
 )
 
 
@@ -269,6 +275,19 @@ def bank_folder(config: dict[str, Any]) -> Path:
     return Path(config["bank"] or Path(config["runs"]) / "teachers")
 
 
+def settle_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with its folders as they are meant: `~` is home, and the data lie where they lie from anywhere.
+
+    Symbolic links stay: what tells one `data=folder` from another is the path as it was given.
+    """
+    for node, key in ((config, "runs"), (config, "bank"), (config["data"], "root")):
+        if node[key] is not None:
+            node[key] = str(Path(node[key]).expanduser())
+    if config["data"]["root"] is not None:
+        config["data"]["root"] = str(Path(config["data"]["root"]).absolute())
+    return config
+
+
 def is_teacher(config: dict[str, Any]) -> bool:
     return isinstance(config["seed"], str)
 
@@ -327,8 +346,8 @@ def validate_recipe(train: dict[str, Any], prefix: str) -> None:
     require(train["mixup"] >= 0, f"{prefix}.mixup must not be negative, not {train['mixup']}")
     for name in ("momentum", "label_smoothing", "ema_decay", "swa_start"):
         require(0 <= train[name] < 1, f"{prefix}.{name} must lie in [0, 1), not {train[name]}")
-    for name, known in CHOICES.items():
-        require(train[name] in known, f"{prefix}.{name} is one of {', '.join(map(str, known))}, not {train[name]!r}")
+    for name in CHOICES:
+        check_choice(name, train[name], f"{prefix}.")
     warmup, epochs = train["warmup_epochs"], train["epochs"]
     require(
         0 <= warmup < epochs or epochs == 1,
@@ -336,6 +355,12 @@ def validate_recipe(train: dict[str, Any], prefix: str) -> None:
     )
     size, parts = train["batch_size"], train["accumulate"]
     require(size % parts == 0, f"{prefix}.batch_size={size} does not divide into {prefix}.accumulate={parts} parts")
+
+
+def check_choice(name: str, chosen: str | None, prefix: str = "") -> None:
+    """Raise ConfigError for a value that an option of a recipe cannot have."""
+    known = CHOICES[name]
+    require(chosen in known, f"{prefix}{name} is one of {', '.join(map(str, known))}, not {chosen!r}")
 
 
 def require(condition: bool, message: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import queue
-from harness.record import append_event, failure, write_record
+from harness.record import append_event, failure, put_back_trained, settled, write_record
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,19 @@ def of_process(code: int | None, log: str | None, slurm: dict[str, Any] | None =
     return Death(f"its process {said}", log, None, slurm)
 
 
-def bury(directory: Path, config: dict[str, Any], death: Death, replace: bool = True) -> dict[str, Any]:
-    """Write and return the `failed` record of a run that could not write its own. Without `replace` it raises
-    FileExistsError where the run did write one.
+def bury(directory: Path, config: dict[str, Any], death: Death) -> dict[str, Any]:
+    """The record of a run whose job is gone: its own where it wrote one that says how it ended, else a `failed` one,
+    which is written here.
     """
     error = {"type": "JobDied", "message": death.message, "log": death.log, "slurm_state": death.slurm_state}
     record = failure(config, directory.name.rpartition("-")[2], error, death.slurm)
-    write_record(directory, record, replace)
+    try:
+        # The file server knows whether there is one, whatever this machine still believes.
+        if not put_back_trained(directory):
+            write_record(directory, record, replace=False)
+    except FileExistsError:
+        if own := settled(directory):
+            return own
+        write_record(directory, record)  # of an interruption, or damaged
     append_event(directory, "died", slurm=death.slurm, message=death.message)
-    return record
+    return settled(directory) or record

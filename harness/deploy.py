@@ -22,55 +22,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from harness import networks
+from harness import networks, weights
 from harness.config import ConfigError
 from harness.data import Dataset, load
 from harness.data.augmentation import to_unit
+from harness.evaluation import count_flops
+from harness.predictions import check_predictions
 from harness.progress import Console
-from harness.record import DamagedRecord, read_record, write_atomically
-from harness.run import count_flops
-from harness.training import predict
+from harness.record import DamagedRecord, read_record
+from harness.weights import read_network, write_weights
 
 LATENCY_BATCH = 32
 LATENCY_ROUNDS = 30
-# Recorded logits are in half precision, and another device or library rounds differently.
-LOGIT_TOLERANCE = 0.02  # plus this share of the logit itself
-AGREEMENT = 0.999  # of the predicted classes
-
-
-def load_student(run: Path, record: dict[str, Any], data: Dataset) -> nn.Module:
-    """The deployed plain network of a run, in evaluation mode on the CPU."""
-    network = networks.build(record["config"]["model"], data.classes, data.mean, data.sd, size=data.size)
-    try:
-        network.load_state_dict(load_file(run / "student.safetensors"))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{run / 'student.safetensors'} does not hold the run's network: {first}") from error
-    return network.eval().requires_grad_(False)
-
-
-def check_predictions(run: Path, network: nn.Module, data: Dataset) -> float:
-    """The largest difference from the recorded test logits. Raises ConfigError where the network is another one."""
-    with np.load(run / "predictions.npz") as stored:
-        recorded = stored["test_logits"].astype(np.float64)
-    logits = predict(network, data.test).double().numpy()
-    logits -= logits.max(1, keepdims=True)
-    if logits.shape != recorded.shape:
-        raise ConfigError(f"{run / 'predictions.npz'} has logits {recorded.shape}, the network gives {logits.shape}")
-    differences = np.abs(logits - recorded)
-    agreement = (logits.argmax(1) == recorded.argmax(1)).mean()
-    if (differences > LOGIT_TOLERANCE * (1 + np.abs(recorded))).any() or agreement < AGREEMENT:
-        raise ConfigError(
-            f"the student of {run} does not repeat its recorded predictions: "
-            f"{100 * agreement:.2f} % the same class, logits up to {differences.max():.3g} apart"
-        )
-    return float(differences.max())
 
 
 def export(network: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
@@ -102,12 +68,11 @@ def write(folder: Path, network: nn.Module, record: dict[str, Any], data: Datase
         "test_acc": str(record["metrics"]["student"]["test"]["acc"]),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(folder / "student.safetensors", save(state, about))
+    write_weights(folder, network, about)
     images = to_unit(data.test.images[:2])
     program = export(network, images)
     torch.export.save(program, folder / "student.pt2")
-    files = [folder / "student.safetensors", folder / "student.pt2"]
+    files = [folder / weights.NAME, folder / "student.pt2"]
     if onnx:
         torch.onnx.export(program, (images,), folder / "student.onnx", dynamo=True, verbose=False)
         files.append(folder / "student.onnx")
@@ -181,7 +146,7 @@ def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, d
     data = load(record["config"]["data"], console)
     if (fingerprint := data.fingerprint()) != record["provenance"]["data"]:
         raise ConfigError(f"these data ({fingerprint}) are not those of {run} ({record['provenance']['data']})")
-    network = load_student(run, record, data)
+    network = read_network(run, record["config"]["model"], data)
     difference = check_predictions(run, network, data)
     console.say(f"repeats {len(data.test):,} recorded predictions (largest difference of a logit {difference:.2g})")
     for path in write(folder, network, record, data, onnx):

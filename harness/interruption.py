@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 # The keyboard, a node that shuts down, SLURM before a limit or preemption.
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 @contextlib.contextmanager
@@ -35,10 +35,7 @@ class StopRequest:
         return self.signal is not None
 
     def __enter__(self) -> StopRequest:
-        self._before = {
-            number: signal.signal(number, self._handle)
-            for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name))
-        }
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)  # see held_back
         return self
 

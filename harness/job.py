@@ -80,7 +80,7 @@ def attempt(file: Path, stop: StopRequest) -> None:
     from harness.run import execute
 
     try:
-        record = execute(config, Console(), stop)
+        record = execute(config, Console(), stop, retry_teachers=False)
     except Claimed as error:
         print(f"left to others: {error}")
         return

@@ -89,9 +89,12 @@ def aurc(probabilities: ArrayLike, labels: ArrayLike) -> float:
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The temperature T that minimises the NLL of softmax(logits / T), by a bounded search in log T.
 
-    For an ensemble the logits are the log of the averaged probabilities.
+    For an ensemble the logits are the log of the averaged probabilities. Where every image is classified right the NLL
+    falls with T down to 0 and there is no minimum: T is 1 then.
     """
     logits = np.asarray(logits, np.float64)
+    if (logits.argmax(1) == np.asarray(labels)).all():
+        return 1.0
 
     def objective(log_t: float) -> float:
         return nll_of_logits(logits / np.exp(log_t), labels)

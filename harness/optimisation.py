@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -38,14 +39,25 @@ def build_optimiser(groups: list[dict[str, Any]], kind: str, momentum: float, ne
     return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
 
 
-@torch.no_grad()
-def average_into(average: nn.Module, module: nn.Module, weight: float) -> None:
-    """average += weight * (module - average), for every parameter and floating-point buffer; counters are copied."""
-    ours, theirs = average.state_dict(keep_vars=True), module.state_dict(keep_vars=True)
-    floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([ours[name].data for name in floating], [theirs[name].data for name in floating], weight)
-    for name in ours.keys() - set(floating):
-        ours[name].data.copy_(theirs[name])
+class RunningMean:
+    """A mean over time of a module's parameters and floating-point buffers, as a module of its own; counters are copied.
+
+    It begins as the module is now.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.module = copy.deepcopy(module)
+        # Collected once: a step then costs no Python for each tensor.
+        sides = [list(each.state_dict().values()) for each in (self.module, module)]
+        self.floating = [[tensor for tensor in side if tensor.is_floating_point()] for side in sides]
+        self.counters = [[tensor for tensor in side if not tensor.is_floating_point()] for side in sides]
+
+    @torch.no_grad()
+    def add(self, weight: float) -> None:
+        """mean += weight * (module - mean)."""
+        torch._foreach_lerp_(*self.floating, weight)
+        if self.counters[0]:
+            torch._foreach_copy_(*self.counters)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

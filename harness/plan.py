@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import build_method, run_directory, teacher_config
-from harness.record import DamagedRecord, read_record
+from harness.record import TRAINED, DamagedRecord, answers, read_record, settled
 
 Config = dict[str, Any]
 
@@ -22,7 +22,13 @@ class Plan:
     runs: dict[Path, Config] = field(default_factory=dict)  # by run directory
     finished: list[Path] = field(default_factory=list)
     students: dict[Path, Config] = field(default_factory=dict)  # still to run
+    trained: set[Path] = field(default_factory=set)  # of these, what is only evaluated
     teachers: dict[Path, Config] = field(default_factory=dict)  # to train first
+
+    def to_train(self) -> list[Config]:
+        """What takes time: teachers, and students that are not only evaluated."""
+        students = [config for directory, config in self.students.items() if directory not in self.trained]
+        return [*self.teachers.values(), *students]
 
 
 def make_plan(configs: list[Config]) -> Plan:
@@ -34,14 +40,18 @@ def make_plan(configs: list[Config]) -> Plan:
         if directory in plan.runs:
             continue
         plan.runs[directory] = config
-        if not config["force"] and is_finished(directory):
-            plan.finished.append(directory)
-            continue
+        if not config["force"]:
+            record = settled(directory)
+            if record is not None and answers(record, config["evaluate"]):
+                plan.finished.append(directory)
+                continue
+            if (record is not None and record["status"] == "done") or (directory / TRAINED).exists():
+                plan.trained.add(directory)
         plan.students[directory] = config
         for teacher in teacher_configs(config):
             place = run_directory(teacher)
             if place not in teachers_done:
-                teachers_done[place] = is_finished(place)
+                teachers_done[place] = is_finished(place, teacher)
                 if not teachers_done[place]:
                     plan.teachers[place] = teacher
     return plan
@@ -62,7 +72,7 @@ def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int, str]:
                 if record is not None and record["status"] == "done":
                     seconds[kind(record["config"])].append(record["cost"]["wall_s"])
                     devices.add(record["provenance"]["device"])
-    todo = [*plan.teachers.values(), *plan.students.values()]
+    todo = plan.to_train()
     known = [statistics.median(seconds[kind(config)]) for config in todo if kind(config) in seconds]
     return sum(known) / 3600, len(known), "CPU-hours" if devices == {"cpu"} else "GPU-hours"
 
@@ -77,10 +87,7 @@ def teacher_configs(config: Config) -> list[Config]:
     return [teacher_config(config, member) for member in range(size)]
 
 
-def is_finished(directory: Path) -> bool:
-    """Whether a run need not run again; a damaged record counts as missing."""
-    try:
-        record = read_record(directory)
-    except DamagedRecord:
-        return False
-    return record is not None and record["status"] in ("done", "diverged")
+def is_finished(directory: Path, config: Config) -> bool:
+    """Whether a run need not run again."""
+    record = settled(directory)
+    return record is not None and answers(record, config["evaluate"])

@@ -15,11 +15,13 @@ Config = dict[str, Any]
 
 
 def write_config(directory: Path, config: Config) -> Path:
-    """Write what a process or job is to run; paths in it mean the same from any folder. Returns the file."""
+    """Write what a process or job is to run; paths in it mean the same from any folder (that of the data does so from
+    the start, see `settle_paths`). Returns the file.
+    """
     config = json.loads(json.dumps(config))
-    for node, key in ((config, "runs"), (config, "bank"), (config["data"], "root")):
-        if node[key] is not None:
-            node[key] = str(Path(node[key]).resolve())
+    for key in ("runs", "bank"):
+        if config[key] is not None:
+            config[key] = str(Path(config[key]).resolve())
     file = directory.resolve() / "config.json"
     write_atomically(file, json.dumps(config))
     return file

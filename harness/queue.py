@@ -47,7 +47,7 @@ def live_jobs(jobs: Iterable[str]) -> dict[str, tuple[str, str]]:
     if not arrays:
         return {}
     # All jobs of this user in one question: ids that SLURM has forgotten would make it refuse the whole list.
-    found = ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%R")
+    found = ask("squeue", "--noheader", "--all", "--array", f"--user={os.getuid()}", "--format=%i|%T|%R")
     rows = (line.split("|", 2) for line in found.splitlines())
     return {job: (state, where) for job, state, where in rows if job in wanted and state in LIVE}
 

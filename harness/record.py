@@ -9,6 +9,7 @@ A run directory holds
     student.safetensors   the deployed plain network
     run.log               what the run said
     progress.json         while it runs: epoch, epochs, seconds left (read by harness.status)
+    trained.json          while it is evaluated again: its record until then
     config.json           where it runs as a job or in the pool: the configuration
     submission.json       where it runs as a job: job id, log, time of submission
     attempts.jsonl        one line for each thing that happened to its jobs
@@ -17,6 +18,7 @@ A run directory holds
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -25,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
+RECORD, TRAINED, SUBMISSION = "record.json", "trained.json", "submission.json"
+ASIDE = ".aside"
 STATUSES = ("done", "failed", "diverged", "interrupted")
 
 SCHEMA = {
@@ -70,7 +74,9 @@ SCHEMA = {
         "attempts": "int, 1 where the run was never interrupted",
         "streams": {"purpose": "the seed that its random stream began with"},
         "teachers": ["names of the bank's teachers, in member order"],
+        "teacher_views": "bool, whether teachers' answers came from the bank's views",
         "data": "fingerprint of the data and split",
+        "asked_later": "absent, or {git, code, host, device, command} of what evaluated it after it was done",
     },
 }
 
@@ -99,15 +105,15 @@ def write_atomically(path: Path, content: bytes | str, replace: bool = True) -> 
 
 def write_record(directory: Path, record: dict[str, Any], replace: bool = True) -> None:
     """Write `record.json`, the last file of a run. `replace` as in write_atomically."""
-    write_atomically(Path(directory) / "record.json", json.dumps(record, indent=1), replace)
+    write_atomically(Path(directory) / RECORD, json.dumps(record, indent=1), replace)
 
 
-def read_record(directory: Path) -> dict[str, Any] | None:
+def read_record(directory: Path, name: str = RECORD) -> dict[str, Any] | None:
     """The record of a run directory, or None where there is none yet.
 
     Raises DamagedRecord where the file is not a whole record.
     """
-    path = Path(directory) / "record.json"
+    path = Path(directory) / name
     try:
         text = path.read_text()
     except FileNotFoundError:
@@ -130,6 +136,61 @@ def settled(directory: Path) -> dict[str, Any] | None:
     return None if record is None or record["status"] == "interrupted" else record
 
 
+def lacks(record: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What of a run's `evaluate` options a `done` record has no answer to, as such options. Only what needs no training
+    counts: a student's members, which diagnostics are about, are gone once they are merged.
+    """
+    ood = [name for name in wanted["ood"] or () if name not in (record["ood"] or {})]
+    return {"diagnostics": False, "shift": bool(wanted["shift"]) and record["shift"] is None, "ood": ood}
+
+
+def answers(record: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a run with this record need not run again: it is done and knows all that is wanted, or would diverge."""
+    return record["status"] == "diverged" or (record["status"] == "done" and not any(lacks(record, wanted).values()))
+
+
+def keep_trained(directory: Path) -> bool:
+    """Make a `done` run unfinished without losing its training: its record is set aside until more is added to it.
+    False where it is not done.
+    """
+    record = settled(directory)
+    if record is None or record["status"] != "done":
+        return False
+    (Path(directory) / RECORD).replace(Path(directory) / TRAINED)
+    return True
+
+
+def put_back_trained(directory: Path) -> bool:
+    """Undo `keep_trained`, where more could not be found out; False where there was nothing to undo."""
+    try:
+        (Path(directory) / TRAINED).replace(Path(directory) / RECORD)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def set_aside(directory: Path, anew: bool) -> None:
+    """Make a run unfinished before it is submitted: what it has come to goes out of sight. `anew`: its training, too."""
+    if not anew:
+        keep_trained(directory)
+    for name in (RECORD, SUBMISSION, *((TRAINED, "checkpoint.pt") if anew else ())):
+        with contextlib.suppress(FileNotFoundError):
+            (directory / name).replace(directory / f"{name}{ASIDE}")
+
+
+def bring_back(directory: Path) -> None:
+    """Undo `set_aside`."""
+    put_back_trained(directory)
+    for path in directory.glob(f"*{ASIDE}"):
+        path.replace(path.with_name(path.name.removesuffix(ASIDE)))
+
+
+def forget_aside(directory: Path) -> None:
+    """Remove what `set_aside` left."""
+    for path in directory.glob(f"*{ASIDE}"):
+        path.unlink()
+
+
 def failure(
     config: dict[str, Any], run_hash: str, error: dict[str, Any], slurm: dict[str, Any] | None
 ) -> dict[str, Any]:
@@ -147,7 +208,7 @@ def failure(
 
 
 def append_event(directory: Path, event: str, **facts: Any) -> None:
-    """A line in `attempts.jsonl`: what happened to a run's jobs (started, preempted, time_limit, ended)."""
+    """A line in `attempts.jsonl`: what happened to a run's jobs (started, preempted, time_limit, ended, died)."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     with (Path(directory) / "attempts.jsonl").open("a") as file:
         file.write(json.dumps({"event": event, "time": time.time(), **facts}) + "\n")

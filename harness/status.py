@@ -8,7 +8,6 @@ as the head would have written it.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -65,14 +64,15 @@ def scan(folder: Path) -> list[RunState]:
             jobs[place] = about
     live, unreachable = {}, ""
     wanted = {place: about["job_id"] for place, about in jobs.items() if about["job_id"]}
-    if wanted and queue.available():
+    if wanted:
         try:
             live = queue.live_jobs(wanted.values())
-            silent = {place for place, status in unfinished if status is None and wanted.get(place, "") not in live}
-            buried = bury_dead({place: about for place, about in jobs.items() if place in silent & wanted.keys()})
+            open_ended = {place for place, status in unfinished if status in (None, "interrupted")}
+            silent = {place for place in open_ended & wanted.keys() if wanted[place] not in live}
+            buried = bury_dead({place: jobs[place] for place in silent if is_its_jobs(place, wanted[place])})
             unfinished = [(place, "failed" if place in buried else status) for place, status in unfinished]
         except queue.QueueUnreachable as error:
-            unreachable = str(error)
+            unreachable = f"nobody knows of its job: {error}"
     for place, status in unfinished:
         states.append(inspect(place, status, jobs.get(place), live, unreachable))
     return states
@@ -87,11 +87,19 @@ def bury_dead(jobs: dict[Path, dict[str, Any]]) -> set[Path]:
         config = read_json(place / "config.json")
         if job not in ended or config is None or (owner is not None and owner["job"] != job and beats(place)):
             continue
-        # The run's own record may still be on its way to this machine, and must win.
-        with contextlib.suppress(FileExistsError):
-            death.bury(place, config, death.of_job(job, ended[job], about["log"]), replace=False)
+        record = death.bury(place, config, death.of_job(job, ended[job], about["log"]))
+        if record["status"] == "failed":
             buried.add(place)
     return buried
+
+
+def is_its_jobs(place: Path, job: str) -> bool:
+    """Whether the last attempt at a run was that job's: a run that was stopped may have gone on elsewhere."""
+    starts = [event["slurm"] for event in read_events(place) if event["event"] == "started"]
+    if not starts:
+        return True
+    last = starts[-1] or {}
+    return job in (last.get("job_id"), f"{last.get('array_job_id')}_{last.get('array_task_id')}")
 
 
 def inspect(
@@ -104,7 +112,7 @@ def inspect(
     """The state of a run that is not done."""
     events = read_events(place)
     run = RunState(place.name, status or "waiting", log=str(place / "run.log"))
-    run.preempted = sum(event["event"] in ("preempted", "time_limit", "terminated") for event in events)
+    run.preempted = sum(event["event"] in ("preempted", "time_limit") for event in events)
     starts = [event for event in events if event["event"] == "started"]
     if starts:
         run.node = (starts[-1]["slurm"] or {}).get("node") or starts[-1]["host"]
@@ -118,13 +126,18 @@ def inspect(
         run.note = "" if run.state == "running" else f"{state.lower()} {where}"
     elif claim and beats(place):
         run.state, run.node = "running", claim["host"]
-    elif status is None and (starts or job):
-        run.state = "dead"
-        run.note = f"{unreachable or 'gone without a record'}; the sweep's command runs it again"
+    elif unreachable and job and status in (None, "interrupted"):
+        run.state, run.note = "waiting", unreachable
+    elif status is None and (starts or job or (place / "history.jsonl").exists()):
+        run.state, run.note = "dead", "gone without a record; the sweep's command runs it again"
     if run.state == "running" and (progress := read_json(place / "progress.json")):
         left = max(0.0, progress["left_s"] - (time.time() - progress["time"]))
         run.progress = f"epoch {progress['epoch']}/{progress['epochs']}, {duration(left)} left"
-    if run.state in ("failed", "diverged", "interrupted") and (record := read_json(place / "record.json")):
+    if (
+        run.state in ("failed", "diverged", "interrupted")
+        and not run.note
+        and (record := read_json(place / "record.json"))
+    ):
         run.note = record["error"]["message"]
         run.log = record["error"].get("log") or run.log
     return run

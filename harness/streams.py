@@ -1,7 +1,7 @@
 """Named random streams: each purpose of a run draws from its own, whatever the others draw.
 
-A stream's seed depends on (seed, purpose, counters) alone. Two methods with the same seed so share split, initial
-weights, order and augmentation, and a run resumes at any step without a generator's state having been saved.
+A stream's seed depends on (seed, purpose, counters) alone. Two methods with the same seed so share initial weights,
+order and augmentation, and a run resumes at any step without a generator's state having been saved.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 PURPOSES = (
-    *("split", "init", "factors", "order", "augmentation", "randaugment", "cutout", "mixup"),
+    *("init", "factors", "order", "augmentation", "randaugment", "cutout", "mixup"),
     *("perturbation", "layers"),
 )
 

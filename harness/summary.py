@@ -72,10 +72,16 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
         for label, group in groups.items()
         for metric in METRICS
     }
+    # Arms compete with those on the same data and network.
+    fields = {
+        label: (group[0]["config"]["data"]["name"], group[0]["config"]["model"]) for label, group in groups.items()
+    }
+    rivals = {label: [other for other in groups if fields[other] == fields[label]] for label in groups}
     best = {}
-    for metric in METRICS:
-        choose = max if metric in HIGHER_IS_BETTER else min
-        best[metric] = choose(means[label, metric] for label in groups)
+    for label in groups:
+        for metric in METRICS:
+            choose = max if metric in HIGHER_IS_BETTER else min
+            best[label, metric] = choose(means[rival, metric] for rival in rivals[label])
     costs = {label: statistics.median(r["cost"]["device_s"] for r in group) for label, group in groups.items()}
     reference = costs.get(COST_REFERENCE)
 
@@ -91,8 +97,8 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
             values = [r["metrics"]["student"]["test"][metric] for r in group]
             sd = f" ± {format_metric(metric, statistics.stdev(values))}" if len(values) > 1 else ""
             cell = format_metric(metric, means[label, metric]) + sd
-            tied = math.isclose(means[label, metric], best[metric], rel_tol=1e-12)
-            cells.append(f"[bold]{cell}[/bold]" if tied and len(groups) > 1 else cell)
+            tied = math.isclose(means[label, metric], best[label, metric], rel_tol=1e-12)
+            cells.append(f"[bold]{cell}[/bold]" if tied and len(rivals[label]) > 1 else cell)
         cost = f"{costs[label] / reference:.2f}" if reference else f"{costs[label]:.1f}"
         table.add_row(label, *cells, str(len(group)), cost)
     table.add_section()

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,20 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from harness import death, memory, queue
-from harness.claim import STALE_S, Claim, Claimed, is_claimed
+from harness import memory, queue
+from harness.claim import Claim, Claimed
 from harness.cluster import Backend, Local, Shape, Slurm, pack_jobs, visible_gpus
 from harness.config import ConfigError, is_teacher, run_directory
 from harness.interruption import StopRequest
 from harness.plan import Plan, estimate_hours, is_finished, make_plan, teacher_configs
 from harness.progress import Bar, Console, duration
 from harness.queue import QueueUnreachable
-from harness.record import DamagedRecord, read_record, settled
+from harness.record import DamagedRecord, answers, bring_back, forget_aside, read_record, set_aside, settled
 from harness.summary import sweep_table
+from harness.watch import Watch, outcome, pause
 
 Config = dict[str, Any]
 STOPPED = 130
-SETTLE_S = 5.0  # how long a network file system may take to show a record that another node wrote
 
 
 class Sweep:
@@ -61,6 +62,7 @@ class Sweep:
         self.console = Console()
         self.started = time.time()
         self.not_run: dict[Path, str] = {}  # students whose teacher failed
+        self.teachers: dict[Path, str] = {}  # how those that were looked at have ended
 
     def run(self) -> int:
         """Run what is missing and report; returns the exit status."""
@@ -72,11 +74,11 @@ class Sweep:
             return self.report()
         if self.options["detach"] and not self.launcher_is("SlurmLauncher"):
             raise ConfigError("sweep.detach=true needs SLURM: hydra/launcher=submitit_slurm, or a preset")
-        if self.launcher_is("BasicLauncher") and self.options["pack"] == 1:
+        if self.launcher_is("BasicLauncher") and self.options["pack"] == 1 and self.options["workers"] is None:
             status = self.run_here()
         elif self.launcher_is("SlurmLauncher"):
             try:
-                status = self.run_on_slurm(Slurm(self.shape, self.folder, self.options["pack"]))
+                status = self.run_on_slurm(Slurm(self.shape, self.folder, self.options["pack"], self.options["poll_s"]))
             except QueueUnreachable as error:
                 raise ConfigError(f"SLURM does not answer: {error}") from error
         elif self.launcher_is("submitit_launcher.LocalLauncher") or self.launcher_is("BasicLauncher"):
@@ -116,8 +118,11 @@ class Sweep:
                 except Claimed as error:
                     self.console.say(f"{directory.name}: left to others: {error}")
                     continue
-                except ConfigError:
-                    raise
+                except ConfigError as error:
+                    if settled(directory) is None:  # it is about this machine, not about this run
+                        raise
+                    self.console.say(f"{directory.name}: {error}")
+                    ended_well = False
                 except Exception as error:  # noqa: BLE001  the run recorded it; the others must not suffer
                     self.console.say(f"{directory.name}: {type(error).__name__}: {error}")
                     ended_well = False
@@ -132,7 +137,7 @@ class Sweep:
     def pool(self) -> Local:
         """As many at a time as the options say: on each GPU, or on the machine's cores, `sweep.pack`."""
         pack, workers = self.options["pack"], self.options["workers"]
-        gpus = visible_gpus()
+        gpus = [] if self.configs[0]["device"] == "cpu" else visible_gpus()
         todo = [*self.plan.teachers.values(), *self.plan.students.values()]
         if pack > 1:
             pack, note = memory.most_together(todo, pack, gpus)
@@ -144,9 +149,13 @@ class Sweep:
     # Launchers of other plugins
 
     def run_by_plugin(self) -> None:
-        """Hand the missing runs to Hydra's launcher; students then train the teachers they lack, under
-        claims.
+        """Hand the missing runs to Hydra's launcher; students then train the teachers they lack, under claims.
+
+        Raises ConfigError for options that such a launcher cannot keep.
         """
+        for option, chosen in (("sweep.pack", self.options["pack"] > 1), ("fail_fast", self.fail_fast)):
+            if chosen:
+                raise ConfigError(f"{option} needs another launcher: basic, submitit_local or submitit_slurm")
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task_function, config=self.hydra_config
         )
@@ -160,6 +169,11 @@ class Sweep:
             return self.run_jobs(backend)
         teachers = self.submit(backend, self.plan.teachers)
         students = self.submit(backend, self.plan.students, after=backend.arrays())
+        if backend.unsubmitted:
+            raise ConfigError(
+                f"the queue has no room for {len(backend.unsubmitted)} of them; the others are submitted. The same "
+                "command later submits these; without sweep.detach it waits for room"
+            )
         self.console.say(f"submitted {teachers} teachers and {students} students: jobs {', '.join(backend.arrays())}")
         self.say_how_to_reattach()
         return 0
@@ -171,98 +185,80 @@ class Sweep:
                 if what == "students":
                     self.not_run = {d: reason for d, c in runs.items() if (reason := self.lacks_teacher(c))}
                 todo = {directory: config for directory, config in runs.items() if directory not in self.not_run}
-                new = self.submit(backend, todo)
-                taken = f", {len(todo) - new} were submitted before" if new < len(todo) else ""
-                self.console.say(f"{what}: {new} submitted{taken}")
-                if not self.wait(backend, what, todo, stop):
-                    return STOPPED if stop() else None
+                try:
+                    self.submit_patiently(backend, what, todo, stop)
+                except Claimed as claimed:
+                    self.console.say(f"stopped; no {what} are submitted, as another command is at it: {claimed}")
+                    return STOPPED
+                watch = Watch(backend, self.console, what, todo)
+                if not watch.follow(stop, self.fail_fast, lambda some: self.submit(backend, some, stop=stop)):
+                    if not stop():
+                        return None
+                    self.leave(backend, watch)
+                    return STOPPED
         return None
 
-    def submit(self, backend: Backend, runs: dict[Path, Config], after: list[str] | None = None) -> int:
+    def submit_patiently(self, backend: Backend, what: str, todo: dict[Path, Config], stop: StopRequest) -> None:
+        """Submit, and say so. SLURM may be away for a while, once it has taken jobs of this sweep."""
+        while not stop():
+            try:
+                new = self.submit(backend, todo, stop=stop)
+                break
+            except QueueUnreachable as error:
+                if not backend.jobs:
+                    raise
+                self.console.say(f"SLURM does not answer ({error}); trying again")
+                pause(stop, 10)
+        else:
+            return
+        before = len(todo) - new - len(backend.unsubmitted)
+        taken = f", {before} were submitted before" if before else ""
+        self.console.say(f"{what}: {new} submitted{taken}")
+        if backend.unsubmitted:
+            self.console.say(f"the queue takes no more: {len(backend.unsubmitted)} of them wait here until it does")
+
+    def submit(
+        self,
+        backend: Backend,
+        runs: dict[Path, Config],
+        after: list[str] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Submit what is not finished by now and nobody is at; returns how many that were.
 
-        One command at a time does this in a folder, so that two do not submit the same.
+        One command at a time does this in a folder, so that two do not submit the same. A run that is not taken stays
+        as it was. Raises Claimed where `stop` ends the wait for another one's turn, ConfigError, QueueUnreachable.
         """
-        with Claim(self.folder / ".submission", patient=True):
+        with Claim(self.folder / ".submission", until=stop):
             adopted = backend.adopt(runs)
-            new = {}
-            for directory, config in runs.items():
-                if directory in adopted or (not forced(config) and is_finished(directory)):
-                    continue
-                (directory / "record.json").unlink(missing_ok=True)  # of a failure: it says nothing any more
-                if forced(config):
-                    (directory / "checkpoint.pt").unlink(missing_ok=True)
-                # The old result is forgotten here and once: a job that is requeued must not do it again.
-                new[directory] = {**config, "force": False}
-            if new:
-                backend.submit(new, after)
-        return len(new)
-
-    def wait(self, backend: Backend, what: str, todo: dict[Path, Config], stop: StopRequest) -> bool:
-        """Follow jobs until each has a record; False where the sweep ends before that."""
-        pending = dict(todo)
-        bar = Bar(self.console, what, len(todo))
-        missed: dict[Path, Missed] = {}
-        held: set[Path] = set()
-        done = failed = 0
-        while pending:
-            if stop():
-                bar.close()
-                self.leave(backend, what, list(pending))
-                return False
+            todo = {
+                directory: config
+                for directory, config in runs.items()
+                if directory not in adopted and (forced(config) or not is_finished(directory, config))
+            }
+            for directory, config in todo.items():
+                set_aside(directory, anew=forced(config))
             try:
-                alive = backend.alive()
-            except QueueUnreachable as error:
-                self.console.say(f"SLURM does not answer ({error}); trying again")
-                self.pause(stop, 10)
-                continue
-            for directory, config in list(pending.items()):
-                record = settled(directory)
-                if record is None and directory not in alive:
-                    job = backend.jobs.get(directory)
-                    if not missed.setdefault(directory, Missed(directory, job)).for_good():
-                        continue
-                    record = self.bury(backend, directory, config)
-                elif record is None or (record["status"] == "failed" and directory in alive):
-                    missed.pop(directory, None)
-                    if directory not in held and alive[directory].startswith("held"):
-                        held.add(directory)
-                        self.console.say(
-                            f"{directory.name}: job {backend.jobs[directory]} is {alive[directory]}; "
-                            f"scontrol release {backend.jobs[directory]} lets it go on"
-                        )
-                    continue
-                del pending[directory]
-                self.console.say(outcome(record, directory))
-                done += record["status"] == "done"
-                failed += record["status"] != "done"
-            running = sum(state == "running" for directory, state in alive.items() if directory in pending)
-            note = f"{done} done, {failed} failed, {running} running, {len(pending) - running} waiting"
-            bar.update(done + failed, note)
-            if failed and self.fail_fast and pending:
-                self.console.say(f"fail_fast: cancelling {len(pending)} runs")
-                backend.cancel(list(pending))
-                bar.close()
-                return False
-            if pending:
-                self.pause(stop, max(0.5, len(pending) / 500))
-        bar.close()
-        return True
+                if todo:
+                    # The old result is forgotten here and once: a job that is requeued must not do it again.
+                    backend.submit({place: {**config, "force": False} for place, config in todo.items()}, after)
+            finally:
+                for directory in todo:
+                    (bring_back if directory in backend.unsubmitted else forget_aside)(directory)
+            backend.unsubmitted -= runs.keys() - todo.keys()  # finished or submitted by others meanwhile
+        return len(todo.keys() - backend.unsubmitted)
 
-    def bury(self, backend: Backend, directory: Path, config: Config) -> dict[str, Any]:
-        """The record of a run whose job is gone: its own where it could still write one, else one that says
-        why.
-        """
-        return settled(directory) or death.bury(directory, config, backend.death(directory))
-
-    def leave(self, backend: Backend, what: str, pending: list[Path]) -> None:
+    def leave(self, backend: Backend, watch: Watch) -> None:
         """Say what happens to the jobs when this process goes away."""
         if backend.survives:
-            students = "; students are not submitted yet" if what == "teachers" else ""
-            self.console.say(f"stopped watching; {len(pending)} {what} stay with SLURM (scancel ends them){students}")
+            left = len(watch.pending) - len(backend.unsubmitted)
+            others = f"; {len(backend.unsubmitted)} found no room there yet" if backend.unsubmitted else ""
+            others += "; students are not submitted yet" if watch.what == "teachers" else ""
+            self.console.say(f"stopped watching; {left} {watch.what} stay with SLURM (scancel ends them){others}")
         else:
-            started = sum(state == "running" for state in backend.alive().values())
-            self.console.say(f"stopped; {started} {what} that have started finish, the others do not start")
+            self.console.say(
+                f"stopped; {watch.running()} {watch.what} that have started finish, the others do not start"
+            )
         self.say_how_to_reattach()
 
     def say_how_to_reattach(self) -> None:
@@ -271,20 +267,15 @@ class Sweep:
         self.console.say(f"to watch:    python -m harness.status {self.folder}")
         self.console.say(f"to reattach: python -m harness {command}")
 
-    @staticmethod
-    def pause(stop: StopRequest, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not stop():
-            time.sleep(0.1)
-
     def lacks_teacher(self, config: Config) -> str | None:
-        """Why a student cannot run: a teacher that this sweep tried to train and could not."""
+        """Why a student cannot run, once teachers are trained: one of its own could not be."""
         for teacher in teacher_configs(config):
             directory = run_directory(teacher)
-            if directory in self.plan.teachers:
+            if directory not in self.teachers:
                 record = settled(directory)
-                if record is not None and record["status"] != "done":
-                    return f"not run: its teacher {directory.name} has {record['status']}"
+                self.teachers[directory] = "missing" if record is None else record["status"]
+            if self.teachers[directory] in ("failed", "diverged"):
+                return f"not run: its teacher {directory.name} has {self.teachers[directory]}"
         return None
 
     # Report
@@ -307,7 +298,7 @@ class Sweep:
     def estimate(self) -> str:
         """How long the device is busy, by the records of runs of the same kind."""
         hours, known, unit = estimate_hours(self.plan, self.folder)
-        todo = len(self.plan.teachers) + len(self.plan.students)
+        todo = len(self.plan.to_train())
         if not todo:
             return "about 0.00 hours"
         if not known:
@@ -341,7 +332,7 @@ class Sweep:
     def report(self) -> int:
         """The table of what is done and the list of what is not; 0 where nothing is missing."""
         records, failures = [], []
-        for directory in self.plan.runs:
+        for directory, config in self.plan.runs.items():
             try:
                 record = read_record(directory)
             except DamagedRecord as error:
@@ -349,6 +340,9 @@ class Sweep:
                 continue
             if record is not None and record["status"] == "done":
                 records.append(record)
+                if not answers(record, config["evaluate"]):
+                    log = directory / "run.log"
+                    failures.append(f"{directory.name}: done, but without all of evaluate.shift and ood; log {log}")
             elif directory in self.not_run:
                 failures.append(f"{directory.name}: {self.not_run[directory]}")
             elif record is None:
@@ -365,26 +359,6 @@ class Sweep:
             f"({duration(time.time() - self.started)}); tests and verdicts: python -m analysis {self.folder}"
         )
         return 1 if failures else 0
-
-
-class Missed:
-    """A run without a job of ours and without a record: late news, in somebody else's hands, or dead."""
-
-    def __init__(self, directory: Path, job: str | None):
-        self.directory, self.job = directory, job
-        self.owner, self.since = self.claimant(), time.monotonic()
-
-    def claimant(self) -> Config | None:
-        """The claim on the run, unless our own job, which is gone, left it."""
-        owner = is_claimed(self.directory)
-        return None if owner is None or (self.job is not None and owner["job"] == self.job) else owner
-
-    def for_good(self) -> bool:
-        """Whether nobody will bring the record any more."""
-        owner = self.claimant()
-        if owner != self.owner:  # a heartbeat
-            self.owner, self.since = owner, time.monotonic()
-        return time.monotonic() - self.since > (SETTLE_S if owner is None else STALE_S)
 
 
 def forced(config: Config) -> bool:
@@ -414,17 +388,8 @@ def shapes_of_runs(configs: list[Config], shapes: list[Shape]) -> dict[Path, Sha
 
 
 def describe(plan: Plan) -> str:
+    only = f" ({len(plan.trained)} of them trained before, only to be evaluated)" if plan.trained else ""
     return (
-        f"{len(plan.runs)} runs: {len(plan.finished)} done before, {len(plan.students)} to run, "
+        f"{len(plan.runs)} runs: {len(plan.finished)} done before, {len(plan.students)} to run{only}, "
         f"{len(plan.teachers)} teachers to train first"
     )
-
-
-def outcome(record: dict[str, Any], directory: Path) -> str:
-    """One line on a finished run."""
-    name = directory.name.rpartition("-")[0]
-    if record["status"] != "done":
-        return f"{name}: {record['status']}: {record['error']['message']}"
-    test = record["metrics"]["student"]["test"]
-    wall = duration(record["cost"]["wall_s"])
-    return f"{name}: acc {100 * test['acc']:.2f} %, nll {test['nll']:.4f}, ece {test['ece']:.4f}, {wall}"

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 import methods
 from harness.app import plain
 from harness.cluster import Shape
-from harness.config import ConfigError, check_name, validate
+from harness.config import ConfigError, check_name, settle_paths, validate
 from harness.sweep import Sweep
 
 Config = dict[str, Any]
@@ -62,7 +62,7 @@ class HarnessSweeper(Sweeper):
         for job in dict.fromkeys(found):
             jobs.append(tuple(override for override in job if not is_shape(override)))
             shapes.append(shape(tuple(filter(is_shape, job))))
-        configs = [composer.compose(job) for job in jobs]
+        configs = [settle_paths(composer.compose(job)) for job in jobs]
         for config in configs:
             validate(config)
         status = Sweep(configs, jobs, shapes, self.context, self.config, self.task_function).run()

@@ -2,7 +2,7 @@
 
 A run is a function of (network, data, method, teachers, recipe, seed): every random draw comes from a named stream at
 (seed, purpose, epoch or step). So a checkpoint holds weights, momentum and the step, and a run that was interrupted
-goes on to the same weights as one that was not.
+goes on to the same weights as one that was not: bit for bit on a CPU, on a GPU as far as its kernels repeat themselves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from harness.data.augmentation import to_unit
 from harness.data.batches import Batch
 from harness.data.changes import Change, ChangedBatches
 from harness.data.mixup import MixUp
+from harness.optimisation import RunningMean
 from methods.method import Method, Teachers
+
+Stop = Callable[[], bool]  # whether to end, asked between steps
 
 
 class Diverged(RuntimeError):
@@ -55,12 +58,16 @@ class Training:
     best: Best = field(default_factory=Best)
     seconds: float = 0.0  # spent in steps, over all attempts
     totals: dict[str, Tensor] = field(default_factory=dict)  # the epoch's sums of the loss and its parts
-    average: nn.Module | None = None  # the running mean of the student's weights, where the recipe keeps one
+    average: RunningMean | None = None  # of the student's weights, where the recipe keeps one
 
     @property
     def judged(self) -> nn.Module:
         """What is validated and deployed: the average, or else the student itself."""
-        return self.student if self.average is None else self.average
+        return self.student if self.average is None else self.average.module
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.student.parameters()).device
 
     def state(self) -> dict[str, Any]:
         return {
@@ -70,8 +77,9 @@ class Training:
             "best": vars(self.best),
             "seconds": self.seconds,
             "totals": self.totals,
-            "average": None if self.average is None else self.average.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
             "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -80,9 +88,11 @@ class Training:
         self.step, self.seconds = state["step"], state["seconds"]
         self.best, self.totals = Best(**state["best"]), state["totals"]
         if state["average"] is not None:
-            self.average = copy.deepcopy(self.student)
-            self.average.load_state_dict(state["average"])
+            self.average = self.average or RunningMean(self.student)
+            self.average.module.load_state_dict(state["average"])
         torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state["device_random"] is not None:
+            torch.cuda.set_rng_state(state["device_random"], self.device)
 
 
 @dataclass
@@ -104,7 +114,7 @@ class Trainer:
     changes: Sequence[Change] = ()
     report: Callable[[dict[str, Any]], None] = lambda summary: None
     save: Callable[[Training], None] = lambda training: None
-    stop: Callable[[], bool] = lambda: False
+    stop: Stop = lambda: False
 
     def __post_init__(self) -> None:
         self.epochs: int = self.recipe["epochs"]
@@ -139,7 +149,7 @@ class Trainer:
             groups, self.recipe["optimiser"], self.recipe["momentum"], self.recipe["nesterov"]
         )
         torch.manual_seed(streams.derive(self.seed, "layers"))  # for networks whose layers draw, such as dropout
-        average = copy.deepcopy(student) if self.recipe["average"] == "ema" else None
+        average = RunningMean(student) if self.recipe["average"] == "ema" else None
         self.compile(student)
         return Training(student, optimiser, average=average)
 
@@ -195,6 +205,8 @@ class Trainer:
 
     def take_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
         """One update; returns the loss and its parts, on the device."""
+        if self.recipe["compile"]:
+            torch.compiler.cudagraph_mark_step_begin()  # so that one network's graph leaves the others' outputs alone
         optimisation.set_learning_rate(training.optimiser, self.rate(training.step))
         labels = batch.labels
         if self.recipe["label_smoothing"]:
@@ -212,7 +224,7 @@ class Trainer:
         if self.recipe["average"] == "ema":
             # Early on the mean runs over the steps that there are, not over the initial weights.
             decay = min(self.recipe["ema_decay"], (1 + training.step) / (10 + training.step))
-            optimisation.average_into(training.average, training.student, 1 - decay)
+            training.average.add(1 - decay)
         training.step += 1
         return means
 
@@ -243,9 +255,9 @@ class Trainer:
         if self.recipe["average"] != "swa" or past < 0:
             return
         if training.average is None:
-            training.average = copy.deepcopy(training.student)
+            training.average = RunningMean(training.student)
         else:
-            optimisation.average_into(training.average, training.student, 1 / (past + 1))
+            training.average.add(1 / (past + 1))
 
     def autocast(self) -> contextlib.AbstractContextManager:
         if self.recipe["precision"] == "bfloat16":

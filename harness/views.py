@@ -16,7 +16,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.claim import Claim
+from harness.claim import Claim, Claimed
 from harness.data.augmentation import Augmentation
 from harness.progress import Console, duration
 from harness.record import write_atomically
 from harness.remembered import origin
-from harness.training import Interrupted
+from harness.training import Interrupted, Stop
 from methods.method import Method, Teachers, at_least_float32
 
 BATCH = 1000
@@ -77,7 +77,7 @@ class ViewCache:
     classes: int
     fingerprint: str
     console: Console
-    stop: Callable[[], bool]
+    stop: Stop
 
     def answers(self, teacher: Path, network: nn.Module) -> Tensor:
         """The answers [N * V, K] in float16, on the CPU, of the network in a teacher's directory. Raises Interrupted.
@@ -87,13 +87,16 @@ class ViewCache:
         path, about = teacher / self.name(), origin([teacher], self.fingerprint)
         answers = self.load(path, about)
         if answers is None:
-            with Claim(teacher, patient=True):
-                answers = self.load(path, about)  # by now another one may have built it
-                if answers is None:
-                    if path.exists():
-                        self.console.say(f"{path} is damaged, incomplete or of other code or weights; it is built anew")
-                    self.build(path, network, about)
-                    answers = self.load(path, about)
+            try:
+                with Claim(teacher, until=self.stop):
+                    answers = self.load(path, about)  # by now another one may have built it
+                    if answers is None:
+                        if path.exists():
+                            self.console.say(f"{path} is damaged, or of other code or weights; it is built anew")
+                        self.build(path, network, about)
+                        answers = self.load(path, about)
+            except Claimed as claimed:
+                raise Interrupted("stopped while another process computed the teachers' views") from claimed
         return torch.from_numpy(np.asarray(answers))
 
     def name(self) -> str:

@@ -50,10 +50,9 @@ class Method:
     teachers: ClassVar[int | None] = None  # how many it learns from; None: all of the set
     reestimate_bn: bool = False  # recompute the deployed network's batch-norm statistics on the training data
 
-    @classmethod
-    def minimum_teachers(cls) -> int:
+    def minimum_teachers(self) -> int:
         """The smallest teacher set it can learn from."""
-        return 1 if cls.teachers is None else cls.teachers
+        return 1 if self.teachers is None else self.teachers
 
     def passes(self, members: int) -> int:
         """What a training step must cost, in forward passes of one network on one batch, with so many teachers.

@@ -26,9 +26,8 @@ class Perturbed:
         fits = self.pair is None or (len(self.pair) == 2 and self.pair[0] != self.pair[1] and min(self.pair) >= 0)
         check(fits, f"method.pair is two different members, such as [0,1], not {self.pair}")
 
-    @classmethod
-    def minimum_teachers(cls):
-        return 2
+    def minimum_teachers(self):
+        return 1 + max(self.pair or (0, 1))
 
     def passes(self, members):
         # Of the teachers, and with SDiv of the student's members: one forwards, one forwards and back to its input.

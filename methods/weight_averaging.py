@@ -28,8 +28,7 @@ class WeightAveraging(KD):
         check(self.decay in DECAYS, f"method.decay is one of {DECAYS}, not {self.decay!r}")
         check(self.merge in MERGES, f"method.merge is one of {MERGES}, not {self.merge!r}")
 
-    @classmethod
-    def minimum_teachers(cls):
+    def minimum_teachers(self):
         return 2
 
     def passes(self, members):

@@ -38,6 +38,7 @@ class Head:
         environment: dict[str, str] | None = None,
         code: Path = ROOT,
         plugin: bool = False,
+        folder: Path | None = None,
     ):
         self.runs = runs
         runs.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ class Head:
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "harness", *arguments, f"runs={runs}"],
-                cwd=code,
+                cwd=folder or code,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

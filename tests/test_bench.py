@@ -125,6 +125,8 @@ def test_the_ladder_climbs(capsys):
         ("colour=red", "colour"),
         ("batch=many", "batch"),
         ("methods=kd,alchemy", "unknown method 'alchemy'"),
+        ("precision=bf16", "precision is one of float32, bfloat16"),
+        ("compile=fast", "compile is one of"),
         ("rounds=1", "rounds must be at least 2"),
         ("model=vgg", "vgg"),
     ],

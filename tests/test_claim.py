@@ -48,7 +48,7 @@ def test_a_patient_one_waits_for_its_turn(tmp_path: Path) -> None:
     order = []
 
     def second() -> None:
-        with Claim(tmp_path, patient=True):
+        with Claim(tmp_path, until=lambda: False):
             order.append("second")
 
     with Claim(tmp_path):
@@ -58,6 +58,14 @@ def test_a_patient_one_waits_for_its_turn(tmp_path: Path) -> None:
         order.append("first")
     thread.join(timeout=10)
     assert order == ["first", "second"]
+
+
+def test_it_waits_no_longer_than_it_is_told(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with Claim(tmp_path), pytest.raises(Claimed, match=f"process {os.getpid()}"):  # noqa: SIM117  one claims, one waits
+        with Claim(tmp_path, until=lambda: time.monotonic() - began > 1):
+            raise AssertionError("two owners")
+    assert 1 < time.monotonic() - began < 3
 
 
 def test_the_claim_of_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path: Path) -> None:
@@ -145,7 +153,7 @@ def test_of_many_takers_one_wins(tmp_path: Path) -> None:
     foreign(tmp_path)
     code = (
         "import sys, time; from harness import claim; claim.BEAT_S, claim.STALE_S = 0.1, 1.0\n"
-        "with claim.Claim(sys.argv[1], patient=True):\n"
+        "with claim.Claim(sys.argv[1], until=lambda: False):\n"
         "    began = time.time(); time.sleep(0.2); print(began, time.time())"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]

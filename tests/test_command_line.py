@@ -26,6 +26,8 @@ REFUSED = {
     "method.alpha=1.5": "method.alpha must lie in [0, 1]",
     "method.pair=[1,1]": "method.pair is two different members",
     "method.step=-1": "method.step must not be negative",
+    "method.pair=[0,4]": "method=combined needs at least 5 teachers: teachers.size=4",
+    "harness.plan=true": "harness.plan=true shows what a sweep would run: add -m",
     "teachers.size=1": "method=combined needs at least 2 teachers",
     "method=kd teachers.size=0": "teachers.size must be at least 1",
     "device=cuda:99": "usable GPUs",

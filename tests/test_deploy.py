@@ -16,6 +16,7 @@ from harness.config import run_directory
 from harness.data import load
 from harness.progress import Console
 from harness.record import read_record, write_record
+from harness.weights import read_network
 from tests.running import configure, run
 
 
@@ -52,7 +53,7 @@ def test_the_student_costs_what_the_plain_network_costs(directory, tmp_path):
 @pytest.mark.slow
 def test_the_students_latency_is_the_plain_networks(directory, tmp_path):
     record, data = read_record(directory), load(read_record(directory)["config"]["data"])
-    student = deploy.load_student(directory, record, data)
+    student = read_network(directory, record["config"]["model"], data)
     plain = networks.build("preresnet_tiny", data.classes, data.mean, data.sd).eval()
     images = torch.rand(256, 1, 8, 8)
     alone, other, both = deploy.latencies([[student], [plain], [student, plain]], images, 100)
@@ -114,6 +115,16 @@ def test_another_network_is_refused(directory, tmp_path, capsys):
     np.savez(place / "predictions.npz", **arrays)
     assert "does not repeat its recorded predictions" in fails(place, capsys)
     assert not (place / "deploy").exists()
+
+
+def test_a_run_without_predictions_is_refused(directory, tmp_path, capsys):
+    place = tmp_path / "run"
+    place.mkdir()
+    for name in ("record.json", "student.safetensors"):
+        (place / name).write_bytes((directory / name).read_bytes())
+    assert "predictions.npz cannot be read" in fails(place, capsys)
+    (place / "predictions.npz").write_bytes((directory / "predictions.npz").read_bytes()[:500])
+    assert "predictions.npz cannot be read" in fails(place, capsys)
 
 
 def test_damaged_and_unfinished_runs_are_refused(directory, tmp_path, capsys):

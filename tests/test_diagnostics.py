@@ -206,6 +206,14 @@ def test_the_ladder_is_of_ensembles():
     assert ladder[0] > ladder[1] > ladder[2]
 
 
+def test_where_every_image_is_right_there_is_no_best_temperature():
+    labels = np.arange(20) % 5
+    logits = 3.0 * np.eye(5)[labels]
+    assert metrics.fit_temperature(logits, labels) == 1.0
+    logits[0] = 3.0 * np.eye(5)[1]  # of class 0
+    assert metrics.fit_temperature(logits, labels) > 0.5
+
+
 # In a run's record
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.run import count_flops
+from harness.evaluation import count_flops
 from methods.combined import Combined
 from methods.diversify import ascend, disagreement, draw_pair, take_step
 from methods.ensemble_kd import EnsembleKD

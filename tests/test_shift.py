@@ -90,6 +90,22 @@ def test_official_arrays_go_severity_by_severity(tmp_path):
     assert found[1][2].labels.tolist() == formats.cycle(20, 10).tolist()
 
 
+def test_published_means_leave_out_the_extra_types(tmp_path):
+    write_arrays(tmp_path, kinds=("fog", "saturate", "snow", "speckle_noise"))
+    shift = shift_of(tmp_path)
+    right = {"fog": 1.0, "saturate": 0.0, "snow": 0.5, "speckle_noise": 0.0}
+    kinds = iter([kind for kind, _, _ in shift])
+
+    def predict_split(split):
+        count = int(right[next(kinds)] * len(split))
+        named = torch.where(torch.arange(len(split)) < count, split.labels, (split.labels + 1) % 10)
+        return {"student": 9.0 * torch.nn.functional.one_hot(named, 10).numpy()}
+
+    found = shift_module.measure(shift, predict_split)["student"]
+    assert {kind: row["acc"] for kind, row in found["by_type"].items()} == right
+    assert found["acc"] == 0.75
+
+
 def test_without_official_files_the_suite_is_built_in(tmp_path):
     assert shift_of(tmp_path).source == "builtin"
 

@@ -134,9 +134,8 @@ def on_device(loader: DataLoader, device: torch.device) -> Iterator[Tensor]:
 
 def ignore_signals(worker: int) -> None:
     """A request to stop is the main process's: it finishes its step, and needs its workers until then."""
-    for name in SIGNALS:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def count_cores() -> int:

@@ -25,6 +25,9 @@ def test_runs_of_one_job_share_a_gpu_a_warning_and_no_fate(start: Start, busy_la
     bad = [one(head.runs, f"*-{kind}-*") for kind in ("raises", "exits")]
     head.until(lambda: all((run / "record.json").exists() for run in bad), "two failed runs")
     head.until(lambda: all((run / "progress.json").exists() for run in slow), "two runs at work")
+    told = ("failed: the sky is falling", "ended with exit code 3")
+    head.until(lambda: all(text in head.said for text in told), "what has failed is said at once")
+    assert not any((run / "record.json").exists() for run in slow), "while the others are at work"
     (job,) = {job_of(run) for run in (*slow, *bad)}
     busy_lab.run("scancel", "--signal=USR2", job)
     assert head.ends() == 1, head.said
@@ -43,4 +46,5 @@ def test_runs_of_one_job_share_a_gpu_a_warning_and_no_fate(start: Start, busy_la
         assert len(events(run, "started")) == 1, "what had failed is not tried again when the job is requeued"
         assert found[run.name]["provenance"]["slurm"]["job_id"]
     assert len({event["gpus"] for run in (*slow, *bad) for event in events(run, "started")}) == 1
+    busy_lab.wait_until(lambda: not busy_lab.run("squeue", "-h", "-j", job).strip(), "end of the job")
     assert busy_lab.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "State").strip() == "FAILED"

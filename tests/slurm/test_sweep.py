@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm.configuration import user_name
 from slurm.lab import Lab
 from tests.heads import ROOT, TINY, Head, directories, events, job_of, one, records
 
@@ -215,6 +216,43 @@ def test_fail_fast_cancels_the_rest(start: Start, busy_lab: Lab) -> None:
     jobs = [job_of(run) for run in head.runs.glob("*-slow-*")]
     busy_lab.wait_until(lambda: not busy_lab.run("squeue", "-h", "-j", jobs[0]).strip(), "end of the job")
     assert busy_lab.run("sacct", "-X", "-n", "-P", "-j", jobs[0], "-o", "State").startswith("CANCELLED")
+
+
+def test_a_full_queue_gets_the_rest_as_room_comes(slurm_installed: None, tmp_path: Path) -> None:
+    settings = {"AccountingStorageEnforce": "associations,limits"}
+    with Lab(nodes=1, settings=settings) as lab:
+        lab.run("sacctmgr", "-i", "modify", "user", user_name(), "set", "MaxSubmitJobs=2")
+        # As from inside a job, which was granted what its own jobs must not inherit.
+        inside = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_CPU": "1", "SLURM_NTASKS": "9"}
+        command = (
+            "-m",
+            "hydra/launcher=cpu",
+            "method=supervised",
+            "seed=0,1,2",
+            *TINY,
+            "hydra.launcher.cpus_per_task=1",
+        )
+        head = Head(*command, runs=tmp_path, environment={**lab.environment, **inside})
+        head.until(lambda: "students: 2 submitted\n" in head.said, "two of three submitted")
+        assert "the queue takes no more: 1 of them wait here until it does" in head.said
+        assert head.ends() == 0, head.said
+        assert "3 of 3 runs done" in head.said
+        assert all(has_run_once(run) for run in directories(tmp_path))
+        detached = Head(*command, "sweep.detach=true", "force=true", runs=tmp_path, environment=lab.environment)
+        assert detached.ends() == 2, detached.said
+        assert "error: the queue has no room for 1 of them; the others are submitted" in detached.said
+        (kept,) = [run for run in directories(tmp_path) if len(events(run)) == 2 and (run / "record.json").exists()]
+        assert records(tmp_path)[kept.name]["status"] == "done", "what was not submitted keeps its result"
+
+
+def test_a_refused_submission_loses_no_result(two_heads: list[Head], start: Start) -> None:
+    before = {run: (run / "record.json").read_bytes() for run in directories(two_heads[0].runs)}
+    command = ("method=all", "seed=0,1,2", *TINY, "force=true", "hydra.launcher.partition=nowhere")
+    head = start(*command, runs=two_heads[0].runs)
+    assert head.ends() == 2, head.said
+    assert "error: SLURM refused the jobs" in head.said
+    assert {run: (run / "record.json").read_bytes() for run in before} == before
+    assert not list(head.runs.glob("*/*.aside"))
 
 
 def test_a_preset_and_a_clusters_own_file(start: Start, busy_lab: Lab, tmp_path: Path) -> None:

@@ -1,0 +1,133 @@
+"""What a failure leaves behind, and who does not suffer from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import death
+from harness.config import ConfigError, run_directory, teacher_config
+from harness.death import Death
+from harness.progress import Console
+from harness.record import (
+    TRAINED,
+    bring_back,
+    failure,
+    forget_aside,
+    read_record,
+    set_aside,
+    write_record,
+)
+from harness.run import execute
+from harness.summary import sweep_table
+from tests import formats
+from tests.heads import Head
+from tests.running import configure, run
+
+RECORD = failure({"x": 1}, "0" * 12, {"type": "E", "message": "why"}, None)
+KILLED = Death("job 7 died", "log", "OUT_OF_MEMORY")
+
+
+@pytest.mark.parametrize("status", ["done", "failed", "diverged"])
+def test_a_record_of_the_run_itself_wins(tmp_path: Path, status: str) -> None:
+    own = {**RECORD, "status": status}
+    write_record(tmp_path, own)
+    assert death.bury(tmp_path, {"x": 1}, KILLED) == own
+    assert read_record(tmp_path) == own
+
+
+@pytest.mark.parametrize("before", [None, "interrupted", "damaged"])
+def test_a_run_that_could_not_tell_its_end_gets_a_record(tmp_path: Path, before: str | None) -> None:
+    if before == "damaged":
+        (tmp_path / "record.json").write_text("{")
+    elif before:
+        write_record(tmp_path, {**RECORD, "status": before})
+    record = death.bury(tmp_path, {"x": 1}, KILLED)
+    assert record == read_record(tmp_path)
+    assert record["status"] == "failed"
+    assert record["error"]["message"] == "job 7 died"
+    assert (tmp_path / "attempts.jsonl").read_text().count('"died"') == 1
+
+
+def test_a_run_that_dies_while_it_is_only_evaluated_stays_done(tmp_path: Path) -> None:
+    write_record(tmp_path, {**RECORD, "status": "done"})
+    (tmp_path / "record.json").rename(tmp_path / TRAINED)
+    assert death.bury(tmp_path, {"x": 1}, KILLED)["status"] == "done"
+    assert read_record(tmp_path)["status"] == "done"
+    assert (tmp_path / "attempts.jsonl").read_text().count('"died"') == 1
+
+
+@pytest.mark.parametrize("anew", [False, True])
+@pytest.mark.parametrize("status", ["done", "failed"])
+def test_what_is_set_aside_comes_back_or_is_gone(tmp_path: Path, status: str, anew: bool) -> None:
+    write_record(tmp_path, {**RECORD, "status": status})
+    for name in ("submission.json", "checkpoint.pt", "student.safetensors"):
+        (tmp_path / name).write_text(name)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    set_aside(tmp_path, anew)
+    assert read_record(tmp_path) is None
+    assert not (tmp_path / "submission.json").exists()
+    bring_back(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    set_aside(tmp_path, anew)
+    forget_aside(tmp_path)
+    kept = {"student.safetensors", *(() if anew else ("checkpoint.pt", *([TRAINED] if status == "done" else ())))}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_a_diverged_teacher_is_not_its_students_divergence(tmp_path: Path) -> None:
+    options = {"train__lr": 1e30, "train__steps_per_epoch": 10}
+    with pytest.raises(RuntimeError, match=r"teacher .*-m0-.* has diverged: the loss became"):
+        run(tmp_path, "kd", **options)
+    config = configure(tmp_path, "kd", **options)
+    assert read_record(run_directory(config))["status"] == "failed"
+    assert read_record(run_directory(teacher_config(config, 0)))["status"] == "diverged"
+
+
+def test_a_job_does_not_train_a_teacher_that_has_failed(tmp_path: Path) -> None:
+    config = configure(tmp_path, "kd")
+    teacher = run_directory(teacher_config(config, 0))
+    write_record(teacher, RECORD)
+    with pytest.raises(RuntimeError, match=r"teacher .*-m0-.* has failed: why"):
+        execute(config, Console(), retry_teachers=False)
+    assert read_record(teacher) == RECORD
+    assert execute(config, Console())["status"] == "done", "the same command by hand tries it again"
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_be_does_not_end_the_sweep(tmp_path: Path) -> None:
+    command = ("-m", "method=supervised", "train.batch_size=600,50", "train.epochs=2", "train.warmup_epochs=0")
+    head = Head(*command, runs=tmp_path)
+    assert head.ends() == 1, head.said
+    assert "1 of 2 runs done" in head.said
+    assert "failed: train.batch_size=600 is more than the 500 train images" in head.said
+
+
+@pytest.mark.slow
+def test_processes_of_a_sweep_find_the_folder_that_was_meant(tmp_path: Path) -> None:
+    formats.write_folders(tmp_path / "photos")
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    options = ("data=folder", "data.root=link", "data.image_size=8", "data.validation=5")
+    short = ("train=smoke", "train.batch_size=5", "sweep.workers=1")
+    head = Head("-m", "method=supervised", *options, *short, runs=tmp_path / "runs", folder=tmp_path)
+    assert head.ends() == 0, head.said
+
+
+def test_the_best_is_the_best_on_its_data_and_network(tmp_path: Path) -> None:
+    def record(model: str, method: str, acc: float) -> dict[str, Any]:
+        config = configure(tmp_path, method, model=model)
+        test = {"acc": acc, **dict.fromkeys(("nll", "brier", "ece", "nll_ts", "ece_ts"), acc)}
+        metrics = {"student": {"test": test}}
+        return {"config": config, "metrics": metrics, "cost": {"device_s": 1.0}, "provenance": {"teachers": []}}
+
+    records = [record(model, method, acc) for model, method, acc in
+               (("wrn16_2", "kd", 0.5), ("wrn16_2", "ensemble_kd", 0.6), ("wrn28_4", "kd", 0.9))]  # fmt: skip
+    cells = list(sweep_table(records).columns[1].cells)
+    assert cells == ["50.00", "[bold]60.00[/bold]", "90.00"]
+
+
+def test_a_pair_needs_its_members(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="method=perturbation needs at least 6 teachers"):
+        configure(tmp_path, "perturbation", method__pair=[0, 5])
