@@ -96,6 +96,7 @@ class Slurm:
         for shape, jobs in pack_jobs(todo, self.shape, self.pack):
             size = most
             while jobs:
+                size = min(size, len(jobs))
                 try:
                     self.submit_array(shape, jobs[:size], todo, after)
                     jobs = jobs[size:]
@@ -104,7 +105,7 @@ class Slurm:
                         raise ConfigError(str(error)) from error
                     if size == 1:
                         return
-                    size = min(size, len(jobs)) // 2
+                    size //= 2
 
     def submit_array(
         self, shape: Shape, packs: list[list[Path]], todo: dict[Path, Config], after: list[str] | None
@@ -198,7 +199,10 @@ class Local:
         return adopted
 
     def alive(self) -> dict[Path, str]:
-        self.notice_ends()
+        for directory, (process, _) in list(self.running.items()):
+            if process.poll() is not None:
+                self.ended[directory] = process.returncode
+                del self.running[directory]
         taken = {slot for _, slot in self.running.values()}
         for slot in range(self.workers):
             if self.waiting and slot not in taken:
@@ -210,12 +214,6 @@ class Local:
             **dict.fromkeys(self.running, "running"),
             **dict.fromkeys(self.others, "running"),
         }
-
-    def notice_ends(self) -> None:
-        for directory, (process, _) in list(self.running.items()):
-            if process.poll() is not None:
-                self.ended[directory] = process.returncode
-                del self.running[directory]
 
     def start(self, directory: Path, config: Config, slot: int) -> subprocess.Popen:
         file = write_config(directory, config)
@@ -256,12 +254,12 @@ def condition(state: str, where: str) -> str:
 
 
 class QueueFull(RuntimeError):
-    """SLURM takes no more jobs of this user for now."""
+    """SLURM takes no more jobs for now."""
 
 
 def refusal(said: str) -> Exception:
     """The error for what sbatch said when it submitted nothing."""
-    if "MaxSubmitJob" in said:
+    if "SubmitJob" in said:  # the name of the limit: of this user's jobs, or of a group's
         return QueueFull(f"SLURM refused the jobs: {said}")
     if re.search(r"timed out|unable to contact|connection|temporarily unable", said, re.IGNORECASE):
         return QueueUnreachable(said)

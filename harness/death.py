@@ -31,7 +31,7 @@ def of_job(job: str, end: queue.Ending, log: str | None) -> Death:
 def of_process(code: int | None, log: str | None, slurm: dict[str, Any] | None = None) -> Death:
     """The death of a run's process by its exit code, None where nobody saw it end."""
     said = "is gone" if code is None else f"died by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return Death(f"its process {said}", log, None, slurm)
+    return Death(f"its process {said}{queue.last_words(Path(log) if log else None)}", log, None, slurm)
 
 
 def bury(directory: Path, config: dict[str, Any], death: Death) -> dict[str, Any]:

@@ -135,7 +135,8 @@ def refusal(file: Path, most: int) -> str | None:
         "log": str(directory / "run.log"),
         "slurm_state": "TIMEOUT",
     }
-    write_record(directory, failure(config, directory.name.rpartition("-")[2], told, slurm))
+    if settled(directory) is None:  # one that is only evaluated has its record
+        write_record(directory, failure(config, directory.name.rpartition("-")[2], told, slurm))
     return message
 
 

@@ -12,11 +12,12 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from harness import death, memory, provenance
 from harness.interruption import StopRequest, held_back
 from harness.process import start_run
-from harness.record import settled
+from harness.record import answers, settled
 
 INTERRUPTED = 130
 STOPPED = (INTERRUPTED, -signal.SIGTERM, -signal.SIGUSR2)  # SLURM's own signal may hit a process that is leaving
@@ -25,12 +26,12 @@ STOPPED = (INTERRUPTED, -signal.SIGTERM, -signal.SIGUSR2)  # SLURM's own signal 
 def run_pack(files: list[Path], stop: StopRequest) -> list[Path]:
     """Execute the runs of these config.json; returns those that were interrupted, or not begun, where `stop` said so.
 
-    A run with a record has ended before, in an earlier attempt of the job.
+    A run with a record has ended before, in an earlier attempt of the job, unless it is done and asked for more.
     """
-    waiting = [file for file in files if settled(file.parent) is None]
-    configs = [json.loads(file.read_text()) for file in waiting]
+    configs = {file: json.loads(file.read_text()) for file in files}
+    waiting = [file for file in files if not has_ended(file.parent, configs[file])]
     gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    together, note = memory.most_together(configs, len(files), gpus)
+    together, note = memory.most_together([configs[file] for file in waiting], len(files), gpus)
     if note:
         print(note)
     threads = max(1, int(os.environ.get("SLURM_CPUS_PER_TASK", os.cpu_count() or 1)) // together)
@@ -56,6 +57,11 @@ def run_pack(files: list[Path], stop: StopRequest) -> list[Path]:
                     interrupted.append(file)
                 elif code:
                     log, slurm = str(file.with_name("job.log")), provenance.slurm()
-                    death.bury(file.parent, json.loads(file.read_text()), death.of_process(code, log, slurm))
+                    death.bury(file.parent, configs[file], death.of_process(code, log, slurm))
         time.sleep(0.1)
     return interrupted + waiting
+
+
+def has_ended(directory: Path, config: dict[str, Any]) -> bool:
+    record = settled(directory)
+    return record is not None and (record["status"] != "done" or answers(record, config["evaluate"]))

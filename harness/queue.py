@@ -122,15 +122,21 @@ def explain(end: Ending, log: Path | None) -> str:
     else the log's last line.
     """
     said = f"SLURM says {end.state}" + (f" (exit {end.exit_code})" if end.exit_code else "")
-    text = tail(log) if log and log.exists() else ""
-    if end.state == "OUT_OF_MEMORY" or MEMORY.search(text):
+    if end.state == "OUT_OF_MEMORY" or MEMORY.search(tail(log)):
         return f"{said}: out of memory; give runs more with hydra.launcher.mem_gb"
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(SAID_BY_SLURM)]
-    last = lines[-1] if lines else None
-    return f"{said}; its log ends: {last[:300]}" if last else said
+    return said + last_words(log)
 
 
-def tail(log: Path, size: int = 20_000) -> str:
+def last_words(log: Path | None) -> str:
+    """How a message goes on with the last line of a log, where there is one."""
+    lines = [line.strip() for line in tail(log).splitlines() if line.strip() and not line.startswith(SAID_BY_SLURM)]
+    return f"; its log ends: {lines[-1][:300]}" if lines else ""
+
+
+def tail(log: Path | None, size: int = 20_000) -> str:
+    """The end of a log; empty where there is none."""
+    if log is None or not log.exists():
+        return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - size))
         return file.read().decode(errors="replace")

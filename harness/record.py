@@ -10,6 +10,7 @@ A run directory holds
     run.log               what the run said
     progress.json         while it runs: epoch, epochs, seconds left (read by harness.status)
     trained.json          while it is evaluated again: its record until then
+    *.aside               while it is being submitted: what it had come to before
     config.json           where it runs as a job or in the pool: the configuration
     submission.json       where it runs as a job: job id, log, time of submission
     attempts.jsonl        one line for each thing that happened to its jobs
@@ -171,6 +172,7 @@ def put_back_trained(directory: Path) -> bool:
 
 def set_aside(directory: Path, anew: bool) -> None:
     """Make a run unfinished before it is submitted: what it has come to goes out of sight. `anew`: its training, too."""
+    forget_aside(directory)  # of a command that was killed: older than what is here now
     if not anew:
         keep_trained(directory)
     for name in (RECORD, SUBMISSION, *((TRAINED, "checkpoint.pt") if anew else ())):

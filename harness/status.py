@@ -21,7 +21,7 @@ from typing import Any
 from harness import death, queue
 from harness.claim import STALE_S, is_claimed
 from harness.progress import Console, duration
-from harness.record import read_events
+from harness.record import TRAINED, read_events
 
 STATES = ("running", "waiting", "interrupted", "failed", "diverged", "dead", "done")
 RUN = re.compile(r"-[0-9a-f]{12}$")  # a run's directory ends with its hash; the bank keeps other things, too
@@ -69,8 +69,8 @@ def scan(folder: Path) -> list[RunState]:
             live = queue.live_jobs(wanted.values())
             open_ended = {place for place, status in unfinished if status in (None, "interrupted")}
             silent = {place for place in open_ended & wanted.keys() if wanted[place] not in live}
-            buried = bury_dead({place: jobs[place] for place in silent if is_its_jobs(place, wanted[place])})
-            unfinished = [(place, "failed" if place in buried else status) for place, status in unfinished]
+            bury_dead({place: jobs[place] for place in silent if is_its_jobs(place, wanted[place])})
+            unfinished = [(place, read_status(place) if place in silent else status) for place, status in unfinished]
         except queue.QueueUnreachable as error:
             unreachable = f"nobody knows of its job: {error}"
     for place, status in unfinished:
@@ -78,19 +78,15 @@ def scan(folder: Path) -> list[RunState]:
     return states
 
 
-def bury_dead(jobs: dict[Path, dict[str, Any]]) -> set[Path]:
-    """Write the records of runs whose jobs, by SLURM's accounting, have ended without one; returns those runs."""
+def bury_dead(jobs: dict[Path, dict[str, Any]]) -> None:
+    """Write the records of runs whose jobs, by SLURM's accounting, have ended without one."""
     ended = queue.accounted({about["job_id"] for about in jobs.values()})
-    buried = set()
     for place, about in jobs.items():
         job, owner = about["job_id"], is_claimed(place)
         config = read_json(place / "config.json")
         if job not in ended or config is None or (owner is not None and owner["job"] != job and beats(place)):
             continue
-        record = death.bury(place, config, death.of_job(job, ended[job], about["log"]))
-        if record["status"] == "failed":
-            buried.add(place)
-    return buried
+        death.bury(place, config, death.of_job(job, ended[job], about["log"]))
 
 
 def is_its_jobs(place: Path, job: str) -> bool:
@@ -128,7 +124,7 @@ def inspect(
         run.state, run.node = "running", claim["host"]
     elif unreachable and job and status in (None, "interrupted"):
         run.state, run.note = "waiting", unreachable
-    elif status is None and (starts or job or (place / "history.jsonl").exists()):
+    elif status is None and not (place / TRAINED).exists() and (starts or job or (place / "history.jsonl").exists()):
         run.state, run.note = "dead", "gone without a record; the sweep's command runs it again"
     if run.state == "running" and (progress := read_json(place / "progress.json")):
         left = max(0.0, progress["left_s"] - (time.time() - progress["time"]))

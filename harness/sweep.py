@@ -168,11 +168,11 @@ class Sweep:
         if not self.options["detach"]:
             return self.run_jobs(backend)
         teachers = self.submit(backend, self.plan.teachers)
-        students = self.submit(backend, self.plan.students, after=backend.arrays())
+        students = 0 if backend.unsubmitted else self.submit(backend, self.plan.students, after=backend.arrays())
         if backend.unsubmitted:
             raise ConfigError(
-                f"the queue has no room for {len(backend.unsubmitted)} of them; the others are submitted. The same "
-                "command later submits these; without sweep.detach it waits for room"
+                f"the queue has no room for {len(backend.unsubmitted)} more: {teachers} teachers and {students} students "
+                "are submitted; without sweep.detach the same command waits for room"
             )
         self.console.say(f"submitted {teachers} teachers and {students} students: jobs {', '.join(backend.arrays())}")
         self.say_how_to_reattach()
@@ -185,10 +185,8 @@ class Sweep:
                 if what == "students":
                     self.not_run = {d: reason for d, c in runs.items() if (reason := self.lacks_teacher(c))}
                 todo = {directory: config for directory, config in runs.items() if directory not in self.not_run}
-                try:
-                    self.submit_patiently(backend, what, todo, stop)
-                except Claimed as claimed:
-                    self.console.say(f"stopped; no {what} are submitted, as another command is at it: {claimed}")
+                if not self.submit_patiently(backend, what, todo, stop):
+                    self.console.say(f"stopped; no {what} are submitted")
                     return STOPPED
                 watch = Watch(backend, self.console, what, todo)
                 if not watch.follow(stop, self.fail_fast, lambda some: self.submit(backend, some, stop=stop)):
@@ -198,24 +196,29 @@ class Sweep:
                     return STOPPED
         return None
 
-    def submit_patiently(self, backend: Backend, what: str, todo: dict[Path, Config], stop: StopRequest) -> None:
-        """Submit, and say so. SLURM may be away for a while, once it has taken jobs of this sweep."""
+    def submit_patiently(self, backend: Backend, what: str, todo: dict[Path, Config], stop: StopRequest) -> bool:
+        """Submit, and say so; False where `stop` came first. SLURM may be away, once it has taken jobs of this sweep."""
+        new = 0
         while not stop():
             try:
-                new = self.submit(backend, todo, stop=stop)
+                left = {place: todo[place] for place in backend.unsubmitted} or todo
+                new += self.submit(backend, left, stop=stop)
                 break
+            except Claimed:
+                return False
             except QueueUnreachable as error:
                 if not backend.jobs:
                     raise
                 self.console.say(f"SLURM does not answer ({error}); trying again")
                 pause(stop, 10)
         else:
-            return
+            return False
         before = len(todo) - new - len(backend.unsubmitted)
         taken = f", {before} were submitted before" if before else ""
         self.console.say(f"{what}: {new} submitted{taken}")
         if backend.unsubmitted:
             self.console.say(f"the queue takes no more: {len(backend.unsubmitted)} of them wait here until it does")
+        return True
 
     def submit(
         self,
@@ -230,7 +233,8 @@ class Sweep:
         as it was. Raises Claimed where `stop` ends the wait for another one's turn, ConfigError, QueueUnreachable.
         """
         with Claim(self.folder / ".submission", until=stop):
-            adopted = backend.adopt(runs)
+            # What is done but knows too little may be the neighbour of runs that are still at work in its job.
+            adopted = {directory for directory in backend.adopt(runs) if settled(directory) is None}
             todo = {
                 directory: config
                 for directory, config in runs.items()
@@ -256,6 +260,7 @@ class Sweep:
             others += "; students are not submitted yet" if watch.what == "teachers" else ""
             self.console.say(f"stopped watching; {left} {watch.what} stay with SLURM (scancel ends them){others}")
         else:
+            watch.give_up_waiting()
             self.console.say(
                 f"stopped; {watch.running()} {watch.what} that have started finish, the others do not start"
             )
@@ -342,7 +347,10 @@ class Sweep:
                 records.append(record)
                 if not answers(record, config["evaluate"]):
                     log = directory / "run.log"
-                    failures.append(f"{directory.name}: done, but without all of evaluate.shift and ood; log {log}")
+                    failures.append(
+                        f"{directory.name}: done, but without all of evaluate.shift and ood, which the same command adds; "
+                        f"log {log}"
+                    )
             elif directory in self.not_run:
                 failures.append(f"{directory.name}: {self.not_run[directory]}")
             elif record is None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from harness import death, queue
-from harness.claim import STALE_S, is_claimed
+from harness.claim import STALE_S, Claimed, is_claimed
 from harness.cluster import Backend
 from harness.death import Death
 from harness.interruption import StopRequest
 from harness.progress import Bar, Console, duration
 from harness.queue import QueueUnreachable
-from harness.record import RECORD, settled
+from harness.record import RECORD, answers, put_back_trained, settled
 
 Config = dict[str, Any]
 SETTLE_S = 5.0  # how long a network file system may take to show a record that another node wrote
@@ -57,6 +57,8 @@ class Watch:
                     tried, left = time.monotonic(), len(self.pending)
                     submit({place: self.pending[place] for place in self.backend.unsubmitted})
                 self.alive = self.backend.alive()
+            except Claimed:  # while it waited for its turn to submit, `stop` said so
+                break
             except QueueUnreachable as error:
                 self.console.say(f"SLURM does not answer ({error}); trying again")
                 pause(stop, 10)
@@ -96,7 +98,14 @@ class Watch:
         if not missed.for_good():
             return None
         end = self.backend.death(directory)
-        return death.bury(directory, config, end) if missed.is_dead(end) else None
+        if not missed.is_dead(end):
+            return None
+        record = death.bury(directory, config, end)
+        if record["status"] == "done" and not answers(record, config["evaluate"]):
+            self.console.say(
+                f"{directory.name}: trained before, but what is asked since was not found out: {end.message}"
+            )
+        return record
 
     def explain(self, directory: Path, state: str) -> None:
         """Say once why a job does not start, where that will not pass."""
@@ -127,6 +136,14 @@ class Watch:
             self.backend.cancel(list(self.pending))
         except QueueUnreachable as error:
             self.console.say(f"SLURM does not answer ({error}): they go on; scancel ends them")
+            return
+        self.give_up_waiting()
+
+    def give_up_waiting(self) -> None:
+        """Leave runs that have not started as they were; their jobs will not come."""
+        for directory in self.pending:
+            if self.alive.get(directory) != "running":
+                put_back_trained(directory)
 
 
 class Missed:

@@ -9,10 +9,11 @@ import pytest
 
 from harness import corruptions
 from harness.config import ConfigError, run_directory
+from harness.plan import make_plan
 from harness.record import TRAINED, answers, read_record, write_record
 from tests import formats
 from tests.heads import TINY, Head, one, records
-from tests.running import run
+from tests.running import configure, run
 
 
 @pytest.fixture
@@ -117,6 +118,13 @@ def test_only_what_is_asked_and_unanswered_counts() -> None:
     assert answers({"status": "diverged"}, {**asked, "shift": True})
 
 
+def test_one_run_asked_in_two_ways_answers_both(tmp_path: Path) -> None:
+    asked = ({"evaluate__ood": ["svhn"]}, {"evaluate__ood": ["cifar10", "svhn"]}, {"evaluate__shift": True})
+    plan = make_plan([configure(tmp_path, "kd", **options) for options in asked])
+    (config,) = plan.students.values()
+    assert config["evaluate"] == {"diagnostics": None, "shift": True, "ood": ["svhn", "cifar10"]}
+
+
 @pytest.mark.slow
 def test_a_sweep_asks_its_finished_runs(tmp_path: Path) -> None:
     command = ("-m", "method=kd", "seed=0,1", *TINY, "sweep.workers=2")
@@ -127,7 +135,10 @@ def test_a_sweep_asks_its_finished_runs(tmp_path: Path) -> None:
     assert "2 runs: 0 done before, 2 to run (2 of them trained before, only to be evaluated), 0 teachers" in plan.said
     impossible = Head(*command, "evaluate.ood=[svhn]", f"data.root={tmp_path / 'nowhere'}", runs=tmp_path)
     assert impossible.ends() == 1, impossible.said
-    assert impossible.said.count(": done, but without all of evaluate.shift and ood; log ") == 2
+    assert (
+        impossible.said.count(": done, but without all of evaluate.shift and ood, which the same command adds; log ")
+        == 2
+    )
     assert "2 of 2 runs done" in impossible.said
     asked = Head(*command, "evaluate.shift=true", runs=tmp_path)
     assert asked.ends() == 0, asked.said

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from harness import death
+from harness.cluster import QueueFull, Slurm, refusal
 from harness.config import ConfigError, run_directory, teacher_config
 from harness.death import Death
 from harness.progress import Console
+from harness.queue import QueueUnreachable
 from harness.record import (
     TRAINED,
     bring_back,
@@ -131,3 +133,39 @@ def test_the_best_is_the_best_on_its_data_and_network(tmp_path: Path) -> None:
 def test_a_pair_needs_its_members(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="method=perturbation needs at least 6 teachers"):
         configure(tmp_path, "perturbation", method__pair=[0, 5])
+
+
+@pytest.mark.parametrize("room", range(8))
+@pytest.mark.parametrize("count", range(1, 8))
+def test_a_queue_is_filled_to_its_last_place(monkeypatch: pytest.MonkeyPatch, count: int, room: int) -> None:
+    """The arithmetic of splitting alone; tests/slurm has a real full queue."""
+    runs = {Path(f"run-{k}"): {} for k in range(count)}
+    slurm = Slurm.__new__(Slurm)
+    slurm.pack, slurm.jobs, slurm.unsubmitted, slurm.shape = 1, {}, set(), lambda place: {}
+
+    def submit_array(shape: Any, packs: list[list[Path]], todo: Any, after: Any) -> None:
+        assert 0 < len(packs) <= 4
+        if len(slurm.jobs) + len(packs) > room:
+            raise QueueFull("no room")
+        for (place,) in packs:
+            slurm.jobs[place] = str(len(slurm.jobs))
+            slurm.unsubmitted.discard(place)
+
+    monkeypatch.setattr(slurm, "submit_array", submit_array)
+    monkeypatch.setattr("harness.queue.largest_array", lambda: 4)
+    if room == 0:
+        with pytest.raises(ConfigError, match="no room"):
+            slurm.submit(runs)
+    else:
+        slurm.submit(runs)
+    assert list(slurm.jobs) == list(runs)[:room]
+    assert slurm.unsubmitted == set(list(runs)[room:])
+
+
+def test_what_sbatch_says_is_understood() -> None:
+    full = ("AssocMaxSubmitJobLimit", "QOSMaxSubmitJobPerUserLimit", "AssocGrpSubmitJobsLimit")
+    away = ("Socket timed out on send/recv operation", "Unable to contact slurm controller (connect failure)")
+    assert [type(refusal(f"sbatch: error: {said}")) for said in full] == [QueueFull] * 3
+    assert [type(refusal(f"sbatch: error: {said}")) for said in away] == [QueueUnreachable] * 2
+    violated = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    assert type(refusal(f"sbatch: error: QOSMaxWallDurationPerJobLimit sbatch: error: {violated}")) is ConfigError
