@@ -164,8 +164,10 @@ def unpack(archive: Path, place: Path, console: Console) -> None:
                 with zipfile.ZipFile(archive) as file:
                     file.extractall(scratch)
             else:
+                # Python has the filter from 3.10.12 and 3.11.4 on.
+                safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
                 with tarfile.open(archive) as file:
-                    file.extractall(scratch, filter="data")
+                    file.extractall(scratch, **safely)
             (scratch / place.name).rename(place)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, FileNotFoundError) as error:
             raise ConfigError(
