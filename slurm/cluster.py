@@ -194,6 +194,14 @@ class Lab:
         if f"slurmd-{name}" not in self.daemons():
             self._launch("slurmd", "-N", name, "-f", str(self.conf), LAB_NODE=name)
 
+    def stop_controller(self) -> None:
+        """The controller goes away, as for an update: nobody answers, and the jobs run on."""
+        self._end("slurmctld")
+
+    def start_controller(self) -> None:
+        """Start the controller again, with the jobs that it knew."""
+        self._launch("slurmctld", "-f", str(self.conf))
+
     # Below the surface
 
     def _check_folder(self) -> None:

@@ -218,6 +218,33 @@ def test_fail_fast_cancels_the_rest(start: Start, busy_lab: Lab) -> None:
     assert busy_lab.run("sacct", "-X", "-n", "-P", "-j", jobs[0], "-o", "State").startswith("CANCELLED")
 
 
+def test_a_controller_that_goes_away_is_waited_for(slurm_installed: None, tmp_path: Path) -> None:
+    status = [sys.executable, "-m", "harness.status", str(tmp_path)]
+    with Lab(nodes=1) as lab:
+        launcher = ("-m", "hydra/launcher=cpu", "hydra.launcher.cpus_per_task=1", "sweep.poll_s=1")
+        command = (*launcher, "method=kd", "seed=0", *TINY, "teachers.size=1", "train.epochs=60")
+        head = Head(*command, runs=tmp_path, environment=lab.environment)
+        head.until(lambda: list(tmp_path.glob("teachers/*/claim.json")), "a teacher that trains")
+        lab.stop_controller()
+        teacher = one(tmp_path, "teachers/*-m0-*")
+        head.until(lambda: (teacher / "record.json").exists(), "the teacher's record")
+        head.until(lambda: "SLURM does not answer" in head.said, "what the head says")
+        shown = subprocess.run(status, cwd=ROOT, env=lab.environment, capture_output=True, text=True, check=True)
+        assert shown.stdout.startswith("1 runs and teachers: 1 done"), shown
+        assert head.process.poll() is None
+        lab.start_controller()
+        assert head.ends() == 0, head.said
+        assert "1 of 1 runs done" in head.said
+        assert all(has_run_once(run) for run in directories(tmp_path))
+
+        detached = Head(*command, "seed=1", "sweep.detach=true", runs=tmp_path, environment=lab.environment)
+        assert detached.ends() == 0, detached.said
+        lab.stop_controller()
+        shown = subprocess.run(status, cwd=ROOT, env=lab.environment, capture_output=True, text=True, check=True)
+        assert re.search(r"-kd-s1-\S+ +(waiting|running) ", shown.stdout), shown.stdout
+        assert "dead" not in shown.stdout
+
+
 def test_a_full_queue_gets_the_rest_as_room_comes(slurm_installed: None, tmp_path: Path) -> None:
     settings = {"AccountingStorageEnforce": "associations,limits"}
     with Lab(nodes=1, settings=settings) as lab:
