@@ -78,6 +78,23 @@ def test_every_state(tmp_path: Path) -> None:
     assert states["f-ffffffffffff"].preempted == 1
 
 
+def test_a_job_that_nobody_can_ask_about_is_not_called_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "a-aaaaaaaaaaaa"
+    append_event(run, "started", host="elsewhere", pid=1, slurm={"job_id": "7", "node": "n1"})
+    (run / "submission.json").write_text(json.dumps({"job_id": "7", "log": "log", "time": 0}))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no squeue
+    (found,) = scan(tmp_path)
+    assert (found.state, found.job) == ("waiting", "7")
+    assert found.note.startswith("nobody knows of its job: squeue")
+
+
+def test_a_killed_run_without_a_job_is_dead(tmp_path: Path) -> None:
+    (tmp_path / "a-aaaaaaaaaaaa").mkdir()
+    (tmp_path / "a-aaaaaaaaaaaa" / "history.jsonl").touch()
+    (found,) = scan(tmp_path)
+    assert (found.state, found.note) == ("dead", "gone without a record; the sweep's command runs it again")
+
+
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen, Callable[[], str]]]:
     """A run at work, `--watch` on a terminal of its own, and what that terminal has shown so far."""

@@ -222,7 +222,7 @@ def test_a_controller_that_goes_away_is_waited_for(slurm_installed: None, tmp_pa
     status = [sys.executable, "-m", "harness.status", str(tmp_path)]
     with Lab(nodes=1) as lab:
         launcher = ("-m", "hydra/launcher=cpu", "hydra.launcher.cpus_per_task=1", "sweep.poll_s=1")
-        command = (*launcher, "method=kd", "seed=0", *TINY, "teachers.size=1", "train.epochs=60")
+        command = (*launcher, "method=kd", "seed=0", *TINY, "teachers.size=1", "train.epochs=25")
         head = Head(*command, runs=tmp_path, environment=lab.environment)
         head.until(lambda: list(tmp_path.glob("teachers/*/claim.json")), "a teacher that trains")
         lab.stop_controller()
@@ -236,13 +236,6 @@ def test_a_controller_that_goes_away_is_waited_for(slurm_installed: None, tmp_pa
         assert head.ends() == 0, head.said
         assert "1 of 1 runs done" in head.said
         assert all(has_run_once(run) for run in directories(tmp_path))
-
-        detached = Head(*command, "seed=1", "sweep.detach=true", runs=tmp_path, environment=lab.environment)
-        assert detached.ends() == 0, detached.said
-        lab.stop_controller()
-        shown = subprocess.run(status, cwd=ROOT, env=lab.environment, capture_output=True, text=True, check=True)
-        assert re.search(r"-kd-s1-\S+ +(waiting|running) ", shown.stdout), shown.stdout
-        assert "dead" not in shown.stdout
 
 
 def test_a_full_queue_gets_the_rest_as_room_comes(slurm_installed: None, tmp_path: Path) -> None:
