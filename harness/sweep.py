@@ -234,7 +234,7 @@ class Sweep:
         """
         with Claim(self.folder / ".submission", until=stop):
             # What is done but knows too little may be the neighbour of runs that are still at work in its job.
-            adopted = {directory for directory in backend.adopt(runs) if settled(directory) is None}
+            adopted = {directory for directory in backend.adopt(runs) if not is_done(directory)}
             todo = {
                 directory: config
                 for directory, config in runs.items()
@@ -367,6 +367,11 @@ class Sweep:
             f"({duration(time.time() - self.started)}); tests and verdicts: python -m analysis {self.folder}"
         )
         return 1 if failures else 0
+
+
+def is_done(directory: Path) -> bool:
+    record = settled(directory)
+    return record is not None and record["status"] == "done"
 
 
 def forced(config: Config) -> bool:

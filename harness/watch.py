@@ -22,9 +22,8 @@ from harness.record import RECORD, answers, put_back_trained, settled
 Config = dict[str, Any]
 SETTLE_S = 5.0  # how long a network file system may take to show a record that another node wrote
 LATE_S = 90.0  # the same where SLURM says that the job ended well: clients may not look again for a minute
-AGAIN_S = (
-    10.0  # between attempts to submit what the queue had no room for, after some run has ended; else ten times that
-)
+# Between attempts to submit what the queue had no room for, where some run has ended meanwhile; else ten times that.
+AGAIN_S = 10.0
 # Reasons for waiting that do not pass by themselves.
 STUCK = re.compile(r"held|BadConstraints|Invalid|Partition(Time|Node)Limit|PerJob", re.IGNORECASE)
 
@@ -122,8 +121,8 @@ class Watch:
         return sum(state == "running" for place, state in self.alive.items() if place in self.pending)
 
     def show(self) -> None:
-        states = [state for place, state in self.alive.items() if place in self.pending]
         running = self.running()
+        states = (state for place, state in self.alive.items() if place in self.pending)
         reasons = Counter(reason for state in states if (reason := state.partition(": ")[2]))
         why = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
         left = len(self.pending) - running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from harness.record import (
 )
 from harness.run import execute
 from harness.summary import sweep_table
+from harness.sweep import Sweep
 from tests import formats
 from tests.heads import Head
 from tests.running import configure, run
@@ -160,6 +162,22 @@ def test_a_queue_is_filled_to_its_last_place(monkeypatch: pytest.MonkeyPatch, co
         slurm.submit(runs)
     assert list(slurm.jobs) == list(runs)[:room]
     assert slurm.unsubmitted == set(list(runs)[room:])
+
+
+def test_a_failed_run_whose_job_lives_is_not_submitted_beside_it(tmp_path: Path) -> None:
+    """Somebody had the job requeued; one that is done but is asked for more is another matter: it only shares its job."""
+    lacking = {**RECORD, "status": "done"}
+    runs = {tmp_path / name: configure(tmp_path, "kd", evaluate__shift=True) for name in ("none", "failed", "done")}
+    for name, record in (("failed", RECORD), ("done", lacking)):
+        write_record(tmp_path / name, record)
+    submitted: list[Path] = []
+    backend = SimpleNamespace(adopt=set, unsubmitted=set(), submit=lambda todo, after: submitted.extend(todo))
+    sweep = Sweep.__new__(Sweep)
+    sweep.folder = tmp_path
+    assert sweep.submit(backend, runs) == 1
+    assert submitted == [tmp_path / "done"]
+    assert read_record(tmp_path / "failed") == RECORD
+    assert read_record(tmp_path / "done", TRAINED) == lacking
 
 
 def test_what_sbatch_says_is_understood() -> None:
