@@ -15,28 +15,40 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "load": "records",
-    "export": "records",
-    "read_study": "study",
-    "Mixture": "records",
-    "Study": "study",
-    "study_of": "study",
-    "compare": "contrasts",
-    "ablation": "tables",
-    "costs": "tables",
-    "switches": "tables",
-    "cell_means": "factorial",
-    "across_blocks": "blocks",
-    "build_report": "report",
+    "load": "records.loading",
+    "export": "records.exports",
+    "read_study": "records.study",
+    "Mixture": "records.errors",
+    "Study": "records.study",
+    "study_of": "records.study",
+    "compare": "verdicts.contrasts",
+    "ablation": "report.tables.ablation",
+    "costs": "report.tables.costs",
+    "switches": "report.tables.contrasts",
+    "cell_means": "verdicts.factorial",
+    "across_blocks": "verdicts.blocks",
+    "build_report": "report.page",
 }
-_MODULES = {"figures", "statistics", "resampling", "metrics", "gate", "power", "predictions", "simulation"}
+_MODULES = {
+    "baseline": "records.baseline",
+    "calibration": "inference.calibration",
+    "figures": "report.figures.gallery",
+    "gate": "verdicts.gate",
+    "images": "verdicts.images",
+    "metrics": "records.metrics",
+    "power": "inference.power",
+    "predictions": "records.predictions",
+    "resampling": "inference.resampling",
+    "simulation": "inference.simulation",
+    "statistics": "inference.statistics",
+}
 
 __all__ = [*sorted(_HOME), *sorted(_MODULES)]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return import_module(f"analysis.{name}")
+        return import_module(f"analysis.{_MODULES[name]}")
     if name in _HOME:
         return getattr(import_module(f"analysis.{_HOME[name]}"), name)
     raise AttributeError(f"module 'analysis' has no attribute {name!r}")

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         listed = {group: ", ".join(names) or "-" for group, names in methods.groups().items()}
         groups = "; ".join(f"{group} ({names})" for group, names in listed.items() if group != "all")
-        from harness.config import DATA, TRAIN
+        from harness.config.options import DATA, TRAIN
 
         print(
             HELP.format(

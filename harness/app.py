@@ -9,19 +9,22 @@ import sys
 import hydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import methods
-from harness import config as settings
 from harness.config import ConfigError
+from harness.config.composition import plain, register, settle_paths
+from harness.run.checks import validate
+from harness.run.names import check_name
+from harness.store.files import Damaged
 
 FAILED, MISUSED, STOPPED = 1, 2, 130
 
 
 def run(arguments: list[str]) -> int:
     """Compose and run; returns the exit status: 0 done, 1 a run failed, 2 bad input, 130 stopped."""
-    from harness.sweeper import HarnessSweeper
+    from harness.sweep.sweeper import HarnessSweeper
 
     # The one group without fixed keys: Hydra would ask for a plus sign.
     arguments = [re.sub(r"^teachers\.train\.(?=\w+=)", "++teachers.train.", argument) for argument in arguments]
@@ -34,7 +37,7 @@ def run(arguments: list[str]) -> int:
         check_names(arguments, groups_allowed=multirun or shown)
         if multirun and shown:
             sys.argv[1:] = first_run(arguments)
-        settings.register()
+        register()
         Plugins.instance().register(HarnessSweeper)
         launch()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
@@ -42,6 +45,9 @@ def run(arguments: list[str]) -> int:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return MISUSED
+    except (Damaged, OSError) as error:
+        print(f"error: {one_line(error)}; what is finished is kept, the same command goes on", file=sys.stderr)
+        return FAILED
     except SystemExit as end:
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -55,11 +61,11 @@ def run(arguments: list[str]) -> int:
 @hydra.main(version_base="1.3", config_path=None, config_name="config")
 def launch(composed: DictConfig) -> None:
     """Hydra's task function: one run."""
-    from harness.single import run_single
+    from harness.run.single import run_single
 
-    config = settings.settle_paths(plain(composed))
+    config = settle_paths(plain(composed))
     try:
-        settings.validate(config)
+        validate(config)
         if config["harness"]["plan"]:
             raise ConfigError("harness.plan=true shows what a sweep would run: add -m")
         status = run_single(config)
@@ -68,12 +74,6 @@ def launch(composed: DictConfig) -> None:
         status = MISUSED
     if status:
         sys.exit(status)
-
-
-def plain(composed: DictConfig) -> dict:
-    """A composed configuration as nested dicts."""
-    ours = OmegaConf.masked_copy(composed, [key for key in composed if key not in ("hydra", "defaults")])
-    return OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
 
 
 def raise_group(name: str) -> None:
@@ -109,7 +109,7 @@ def check_names(arguments: list[str], groups_allowed: bool) -> None:
                 if not groups_allowed:
                     raise_group(name)
             else:
-                settings.check_name(kind, name)
+                check_name(kind, name)
 
 
 def one_line(error: Exception) -> str:

@@ -25,15 +25,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import networks, weights
 from harness.config import ConfigError
-from harness.data import Dataset, load
-from harness.data.augmentation import to_unit
-from harness.evaluation import count_flops
-from harness.predictions import check_predictions
-from harness.progress import Console
-from harness.record import DamagedRecord, read_record
-from harness.weights import read_network, write_weights
+from harness.evaluation.evaluation import count_flops
+from harness.evaluation.predictions import check_predictions
+from harness.run.network import read_network, write_network
+from harness.runtime.console import Console
+from harness.store.files import Damaged
+from harness.store.record import check_files, read_record
+from harness.store.weights import WEIGHTS
+from harness.training import networks
+from harness.training.data import Dataset, load
+from harness.training.data.augmentation import to_unit
 
 LATENCY_BATCH = 32
 LATENCY_ROUNDS = 30
@@ -68,11 +70,11 @@ def write(folder: Path, network: nn.Module, record: dict[str, Any], data: Datase
         "test_acc": str(record["metrics"]["student"]["test"]["acc"]),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder, network, about)
+    write_network(folder, network, about)
     images = to_unit(data.test.images[:2])
     program = export(network, images)
     torch.export.save(program, folder / "student.pt2")
-    files = [folder / weights.NAME, folder / "student.pt2"]
+    files = [folder / WEIGHTS, folder / "student.pt2"]
     if onnx:
         torch.onnx.export(program, (images,), folder / "student.onnx", dynamo=True, verbose=False)
         files.append(folder / "student.onnx")
@@ -134,18 +136,16 @@ def table(found: dict[str, dict[str, float]]) -> Any:
 
 
 def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, dict[str, float]]:
-    """Check, export and measure a run's student; returns the measurements. Raises ConfigError where it cannot."""
+    """Check, export and measure a run's student; returns the measurements. Raises ConfigError where it cannot, and Damaged."""
     if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
         raise ConfigError("--onnx needs extra packages: pip install onnx onnxscript")
-    try:
-        record = read_record(run)
-    except DamagedRecord as error:
-        raise ConfigError(str(error)) from error
+    record = read_record(run)
     if record is None or record["status"] != "done":
         raise ConfigError(f"{run} is no finished run: {record['status'] if record else 'it has no record.json'}")
     data = load(record["config"]["data"], console)
     if (fingerprint := data.fingerprint()) != record["provenance"]["data"]:
         raise ConfigError(f"these data ({fingerprint}) are not those of {run} ({record['provenance']['data']})")
+    check_files(run, record)
     network = read_network(run, record["config"]["model"], data)
     difference = check_predictions(run, network, data)
     console.say(f"repeats {len(data.test):,} recorded predictions (largest difference of a logit {difference:.2g})")
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         deploy(options.run, options.to or options.run / "deploy", options.onnx, Console())
-    except ConfigError as error:
+    except (ConfigError, Damaged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

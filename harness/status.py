@@ -8,6 +8,7 @@ as the head would have written it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -16,17 +17,19 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness import death, queue
-from harness.claim import STALE_S, is_claimed
-from harness.progress import Console, duration
-from harness.record import TRAINED, read_events
+from harness.jobs import death, queue
+from harness.runtime.console import Console, duration
+from harness.store.aside import TRAINED
+from harness.store.attempts import read_events
+from harness.store.claim import is_claimed, living
+from harness.store.files import Damaged
+from harness.store.history import HISTORY, read_progress
+from harness.store.record import read_record, read_status, settled
+from harness.store.submission import CONFIG, Submission, read_config, read_submission
 
-STATES = ("running", "waiting", "interrupted", "failed", "diverged", "dead", "done")
+STATES = ("running", "waiting", "interrupted", "failed", "diverged", "damaged", "dead", "done")
 RUN = re.compile(r"-[0-9a-f]{12}$")  # a run's directory ends with its hash; the bank keeps other things, too
-# A record's first lines tell its status; thousands of whole records would take seconds to read.
-STATUS = re.compile(r'"status": "(\w+)"')
 
 
 @dataclass
@@ -51,16 +54,20 @@ def scan(folder: Path) -> list[RunState]:
         Path(entry.path) for where in (folder, folder / "teachers") if where.is_dir() for entry in os.scandir(where)
     ]
     places = sorted(place for place in places if RUN.search(place.name))
-    jobs: dict[Path, dict[str, Any]] = {}
+    jobs: dict[Path, Submission] = {}
     states: list[RunState] = []
     unfinished = []
     for place in places:
-        status = read_status(place)
+        try:
+            status = read_status(place)
+        except Damaged as error:
+            states.append(RunState(place.name, "damaged", note=str(error)))
+            continue
         if status == "done":
             states.append(RunState(place.name, "done"))
             continue
         unfinished.append((place, status))
-        if about := read_json(place / "submission.json"):
+        if about := read_submission(place):
             jobs[place] = about
     live, unreachable = {}, ""
     wanted = {place: about["job_id"] for place, about in jobs.items() if about["job_id"]}
@@ -70,28 +77,42 @@ def scan(folder: Path) -> list[RunState]:
             open_ended = {place for place, status in unfinished if status in (None, "interrupted")}
             silent = {place for place in open_ended & wanted.keys() if wanted[place] not in live}
             bury_dead({place: jobs[place] for place in silent if is_its_jobs(place, wanted[place])})
-            unfinished = [(place, read_status(place) if place in silent else status) for place, status in unfinished]
+            unfinished = [(place, status_now(place) if place in silent else status) for place, status in unfinished]
         except queue.QueueUnreachable as error:
             unreachable = f"nobody knows of its job: {error}"
+    alive = living([place for place, _ in unfinished])
     for place, status in unfinished:
-        states.append(inspect(place, status, jobs.get(place), live, unreachable))
+        try:
+            states.append(inspect(place, status, jobs.get(place), live, unreachable, alive))
+        except Damaged as error:
+            states.append(RunState(place.name, "damaged", note=str(error)))
     return states
 
 
-def bury_dead(jobs: dict[Path, dict[str, Any]]) -> None:
+def bury_dead(jobs: dict[Path, Submission]) -> None:
     """Write the records of runs whose jobs, by SLURM's accounting, have ended without one."""
     ended = queue.accounted({about["job_id"] for about in jobs.values()})
     for place, about in jobs.items():
         job, owner = about["job_id"], is_claimed(place)
-        config = read_json(place / "config.json")
-        if job not in ended or config is None or (owner is not None and owner["job"] != job and beats(place)):
+        if job not in ended or (owner is not None and owner["job"] != job and living([place])):
             continue
-        death.bury(place, config, death.of_job(job, ended[job], about["log"]))
+        with contextlib.suppress(Damaged):  # it is shown as what it is
+            if (config := read_config(place / CONFIG)) is not None:
+                death.bury(place, config, death.of_job(job, ended[job], about["log"]))
+
+
+def status_now(place: Path) -> str | None:
+    """A run's status where its record is new."""
+    record = settled(place)
+    return record["status"] if record else None
 
 
 def is_its_jobs(place: Path, job: str) -> bool:
     """Whether the last attempt at a run was that job's: a run that was stopped may have gone on elsewhere."""
-    starts = [event["slurm"] for event in read_events(place) if event["event"] == "started"]
+    try:
+        starts = [event["slurm"] for event in read_events(place) if event["event"] == "started"]
+    except Damaged:
+        return False
     if not starts:
         return True
     last = starts[-1] or {}
@@ -101,9 +122,10 @@ def is_its_jobs(place: Path, job: str) -> bool:
 def inspect(
     place: Path,
     status: str | None,
-    about: dict[str, Any] | None,
+    about: Submission | None,
     live: dict[str, tuple[str, str]],
     unreachable: str,
+    alive: set[Path],
 ) -> RunState:
     """The state of a run that is not done."""
     events = read_events(place)
@@ -111,7 +133,7 @@ def inspect(
     run.preempted = sum(event["event"] in ("preempted", "time_limit") for event in events)
     starts = [event for event in events if event["event"] == "started"]
     if starts:
-        run.node = (starts[-1]["slurm"] or {}).get("node") or starts[-1]["host"]
+        run.node = (starts[-1]["slurm"] or {}).get("node") or starts[-1].get("host", "")
     job = about["job_id"] if about else None
     claim = is_claimed(place)
     if about:
@@ -120,48 +142,19 @@ def inspect(
         state, where = live[job]
         run.state = "running" if state in ("RUNNING", "COMPLETING") else "waiting"
         run.note = "" if run.state == "running" else f"{state.lower()} {where}"
-    elif claim and beats(place):
+    elif claim and place in alive:
         run.state, run.node = "running", claim["host"]
     elif unreachable and job and status in (None, "interrupted"):
         run.state, run.note = "waiting", unreachable
-    elif status is None and not (place / TRAINED).exists() and (starts or job or (place / "history.jsonl").exists()):
+    elif status is None and not (place / TRAINED).exists() and (starts or job or (place / HISTORY).exists()):
         run.state, run.note = "dead", "gone without a record; the sweep's command runs it again"
-    if run.state == "running" and (progress := read_json(place / "progress.json")):
+    if run.state == "running" and (progress := read_progress(place)):
         left = max(0.0, progress["left_s"] - (time.time() - progress["time"]))
         run.progress = f"epoch {progress['epoch']}/{progress['epochs']}, {duration(left)} left"
-    if (
-        run.state in ("failed", "diverged", "interrupted")
-        and not run.note
-        and (record := read_json(place / "record.json"))
-    ):
+    if run.state in ("failed", "diverged", "interrupted") and not run.note and (record := read_record(place)):
         run.note = record["error"]["message"]
         run.log = record["error"].get("log") or run.log
     return run
-
-
-def beats(place: Path) -> bool:
-    """Whether the claim on a run was renewed lately; clocks of file servers may differ by a minute."""
-    try:
-        return time.time() - (place / "claim.json").stat().st_mtime < STALE_S + 60
-    except FileNotFoundError:
-        return False
-
-
-def read_status(place: Path) -> str | None:
-    """The status in a run's record, or None where there is no readable one."""
-    try:
-        with (place / "record.json").open() as file:
-            found = STATUS.search(file.read(400))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found[1] if found else None
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
 
 
 def report(states: list[RunState], show_done: bool) -> str:

@@ -14,44 +14,56 @@ finds whatever the machine really has.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import fields
 from pathlib import Path
 
-from slurm.cluster import Lab, NotInstalledError
-from slurm.configuration import LabError, Shape
+from slurm.cluster import Lab
+from slurm.configuration import Shape
+from slurm.errors import LabError, show
+from slurm.folder import require
+from slurm.installation import NotInstalledError, check_installed
+from slurm.remembered import choose, recall
 
 __all__ = ["Lab", "LabError", "NotInstalledError", "Shape"]
-
-DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "slurm-lab"
 
 
 def start_command(args: argparse.Namespace) -> None:
     """Start a cluster and say how to use it."""
+    settings: dict[str, str] = {}
     for setting in args.set:
-        if "=" not in setting:
-            raise LabError(f"--set {setting}: not KEY=VALUE")
-    settings = dict(setting.split("=", 1) for setting in args.set)
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise LabError(f"--set {show(setting)}: not KEY=VALUE")
+        if key in settings:
+            raise LabError(f"--set {show(key)}: given twice")
+        settings[key] = value
     shape = {name: value for name, value in vars(args).items() if name in Shape.__dataclass_fields__}
-    lab = Lab(args.folder, **shape, settings=settings)
+    shape["settings"] = settings
+    # Before a folder is made that nobody would use.
+    Shape(**shape)
+    check_installed(args.accounting)
+    lab = Lab(choose(_warn) if args.folder is None else args.folder, **shape)
     began = time.monotonic()
     fresh = lab.start()
     took = f"started in {time.monotonic() - began:.1f} s" if fresh else "is running already"
     print(f"{len(lab.node_names())} nodes in {lab.folder}: {took}. To use it from this shell, and to end it:")
-    folder = "" if lab.folder == DEFAULT_FOLDER.resolve() else f" {shlex.quote(str(lab.folder))}"
+    folder = "" if args.folder is None else f" {shlex.quote(str(lab.folder))}"
     print(f'  eval "$(python -m slurm.lab env{folder})"\n  python -m slurm.lab stop{folder}')
 
 
 def stop_command(args: argparse.Namespace) -> None:
     """Stop a cluster; nothing happens where none runs."""
-    lab = Lab(args.folder)
-    was = bool(lab.daemons())
-    lab.stop()
-    print(f"{lab.folder}: {'stopped' if was else 'was not running'}")
+    folder = recall() if args.folder is None else args.folder
+    if folder is None:
+        print("no lab was started here without DIR: nothing to stop")
+        return
+    lab = Lab(folder)
+    print(f"{show(lab.folder)}: {'stopped' if lab.stop() else 'was not running'}")
 
 
 def status_command(args: argparse.Namespace) -> None:
@@ -64,14 +76,30 @@ def status_command(args: argparse.Namespace) -> None:
 
 def env_command(args: argparse.Namespace) -> None:
     """Print the line that points a shell to the cluster."""
-    print(f"export SLURM_CONF={shlex.quote(str(_running(args.folder).conf))}")
+    print(export(_running(args.folder).conf))
 
 
-def _running(folder: Path) -> Lab:
+def export(conf: Path) -> str:
+    """The line for a shell, which evaluates it: no name may be more than a name in it."""
+    return f"export SLURM_CONF={shlex.quote(str(conf))}"
+
+
+def _running(named: str | None) -> Lab:
+    """The lab in a folder that is to be trusted, as a shell is about to evaluate what is found there."""
+    folder = recall() if named is None else named
+    if folder is None:
+        raise LabError("no lab was started here without DIR; `python -m slurm.lab start` starts one")
     lab = Lab(folder)
+    if os.path.lexists(lab.folder):
+        require(lab.folder)
     if "slurmctld" not in lab.daemons():
-        raise LabError(f"no lab is running in {lab.folder}; `python -m slurm.lab start` starts one")
+        argument = "" if named is None else f" {show(shlex.quote(named))}"
+        raise LabError(f"no lab is running in {show(lab.folder)}; `python -m slurm.lab start{argument}` starts one")
     return lab
+
+
+def _warn(text: str) -> None:
+    print(f"slurm.lab: {text}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,8 +110,8 @@ def parser() -> argparse.ArgumentParser:
         name = function.__name__.removesuffix("_command")
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         command.set_defaults(function=function)
-        where = f"the lab's folder (default: {DEFAULT_FOLDER})"
-        command.add_argument("folder", nargs="?", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help=where)
+        where = "the lab's folder (without it: one of this user's on this machine, which is remembered)"
+        command.add_argument("folder", nargs="?", metavar="DIR", help=where)
         if function is start_command:
             _add_shape(command)
     return top
@@ -110,7 +138,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except (LabError, OSError, subprocess.TimeoutExpired) as error:
-        print(f"slurm.lab: {error}", file=sys.stderr)
+        _warn(str(error))
+        if args.function is env_command:
+            print("false")  # so that the eval fails too, and nothing after it talks to another cluster
         return 1
     return 0
 

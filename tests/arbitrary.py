@@ -86,6 +86,14 @@ def networks(draw: st.DrawFn) -> nn.Module:
     return network
 
 
+def small_network() -> nn.Module:
+    """A convolution, batch norm and a classifier, the same at every call."""
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()]
+    network = nn.Sequential(*layers, nn.Linear(4 * SIZE * SIZE, CLASSES)).double()
+    network.channels = 1
+    return randomise(network, 1)
+
+
 def randomise(network: nn.Module, seed: int) -> nn.Module:
     """Weights of order one, so that nothing is too small to see; positive variances."""
     generator = torch.Generator().manual_seed(seed)

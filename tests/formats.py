@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from harness.data import cifar, fashion_mnist, svhn, tiny_imagenet
-from harness.data.archives import Archive
+from harness.training.data import cifar, fashion_mnist, svhn, tiny_imagenet
+from harness.training.data.archives import Archive
 
 
 def md5(path: Path) -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 import methods
-from harness import networks, streams
-from harness.config import DATA, Train
-from harness.data import load
-from harness.training import Trainer
+from harness import streams
+from harness.config.options import DATA, Train
+from harness.training import networks
+from harness.training.data import load
+from harness.training.trainer import Trainer
 from methods.method import Teachers
 
 PATH = Path(__file__).parent / "data" / "golden.json"

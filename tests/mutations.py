@@ -31,7 +31,8 @@ class Mutation(NamedTuple):
     wrong: str
 
 
-DIVERSIFY, LATENT_BE, TRAINING = "methods/diversify.py", "methods/latent_be.py", "harness/training.py"
+DIVERSIFY, TRAINING = "methods/diversify.py", "harness/training/trainer.py"
+LATENT_BE, RANK_ONE = "methods/latent_be.py", "methods/rank_one.py"
 MUTATIONS = [
     # The losses
     Mutation("T^2 missing", "methods/losses.py", "temperature**2 * -(", "temperature * -("),
@@ -56,13 +57,13 @@ MUTATIONS = [
     ),
     Mutation("teachers in training mode", "methods/method.py", "network.eval().requires", "network.requires"),
     # Members
-    Mutation("bias not under s", LATENT_BE, "(bias * s).unbind()", "[bias] * len(weights)"),
-    Mutation("bias not under s when merged", LATENT_BE, "nn.Parameter(bias * s.mean(0)", "nn.Parameter(1 * bias"),
+    Mutation("bias not under s", RANK_ONE, "(bias * s).unbind()", "[bias] * len(weights)"),
+    Mutation("bias not under s when merged", RANK_ONE, "nn.Parameter(bias * s.mean(0)", "nn.Parameter(1 * bias"),
     Mutation("factor M missing", LATENT_BE, '"lr_scale": float(self.members)', '"lr_scale": 1.0'),
     Mutation("decay of r, s not divided by M", LATENT_BE, "weight_decay / self.members", "weight_decay"),
     Mutation("decay of r, s always", LATENT_BE, 'if decay == "one" else 0.0', ""),
     Mutation("r and s begin at 1 always", LATENT_BE, 'if kind == "normal":', "if False:"),
-    Mutation("merged by outer products always", LATENT_BE, 'if merge == "outer" else', "if True else"),
+    Mutation("merged by outer products always", RANK_ONE, 'if merge == "outer" else', "if True else"),
     Mutation("member-major order lost", LATENT_BE, "logits.unflatten(0, (self.members, -1))",
              "logits.unflatten(0, (-1, self.members)).transpose(0, 1)"),
     # Perturbations
@@ -85,28 +86,28 @@ MUTATIONS = [
     Mutation("clean images dropped", "methods/perturbation.py", "if self.keep_clean:", "if False:"),
     # Training
     Mutation("perturbed images unused", TRAINING, "images, labels = self.method", "_, labels = self.method"),
-    Mutation("no Nesterov", "harness/optimisation.py", "nesterov=nesterov", "nesterov=False"),
-    Mutation("another schedule", "harness/optimisation.py", "math.cos(math.pi * t)", "math.cos(math.pi * t * t)"),
+    Mutation("no Nesterov", "harness/training/optimisation.py", "nesterov=nesterov", "nesterov=False"),
+    Mutation("another schedule", "harness/training/optimisation.py", "math.cos(math.pi * t)", "math.cos(math.pi * t * t)"),
     Mutation("batch norm never re-estimated", TRAINING, "if self.method.reestimate_bn or", "if"),
-    Mutation("mirrored crops shifted", "harness/data/augmentation.py", "width - 1 - x", "width - x"),
+    Mutation("mirrored crops shifted", "harness/training/data/augmentation.py", "width - 1 - x", "width - x"),
     # Networks and metrics
-    Mutation("init cut but not rescaled", "harness/networks/preresnet.py", "/ cut_sd", ""),
-    Mutation("shortcut after activation", "harness/networks/preresnet.py", "+ self.shortcut(x)",
+    Mutation("init cut but not rescaled", "harness/training/networks/preresnet.py", "/ cut_sd", ""),
+    Mutation("shortcut after activation", "harness/training/networks/preresnet.py", "+ self.shortcut(x)",
              "+ self.shortcut(self.relu(self.norm1(x)))"),
-    Mutation("bins closed on the left", "harness/metrics.py", 'side="left"', 'side="right"'),
-    Mutation("temperature fitted coarsely", "harness/metrics.py", '"xatol": 1e-9', '"xatol": 1e-2'),
-    Mutation("barrier below the line", "harness/diagnostics.py", "loss - ((1 - t)", "loss + ((1 - t)"),
+    Mutation("bins closed on the left", "harness/evaluation/metrics.py", 'side="left"', 'side="right"'),
+    Mutation("temperature fitted coarsely", "harness/evaluation/metrics.py", '"xatol": 1e-9', '"xatol": 1e-2'),
+    Mutation("barrier below the line", "harness/evaluation/diagnostics.py", "loss - ((1 - t)", "loss + ((1 - t)"),
 ]  # fmt: skip
 
 
 def run_tests(folder: Path) -> list[str]:
     """Names of the tests that are red in a copy of the code. Raises RuntimeError where they could not run."""
-    files = [str(path) for name in TESTS for path in sorted(Path(folder, "tests").glob(f"test_{name}*.py"))]
+    files = [str(path) for name in TESTS for path in sorted(Path(folder, "tests").rglob(f"test_{name}*.py"))]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     options = f"-q -p no:cacheprovider --tb=no -rfE --maxfail={ENOUGH}".split()
     command = [sys.executable, "-m", "pytest", *options, *files]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    red = re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", ended.stdout, re.MULTILINE)
+    red = re.findall(r"^(?:FAILED|ERROR) tests/(?:\w+/)*(\S+)", ended.stdout, re.MULTILINE)
     if ended.returncode not in (0, 1) and not red:
         raise RuntimeError(ended.stdout + ended.stderr)
     return red

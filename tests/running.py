@@ -6,11 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import config as settings
-from harness.config import DATA, Config, Evaluate, TeacherSet, Train, method_options
-from harness.progress import Console
-from harness.record import read_record
-from harness.run import execute
+from harness.config.methods import method_options
+from harness.config.options import DATA, Config, Evaluate, TeacherSet, Train
+from harness.run.checks import validate
+from harness.run.run import execute
+from harness.runtime.console import Console
+from harness.store.identity import run_directory
+from harness.store.record import read_record
+from harness.training.data import Dataset
+from harness.training.trainer import Trainer
+from methods.baselines.supervised import Supervised
+from methods.method import Teachers
 
 TINY = Train(epochs=2, batch_size=50, lr=0.05, warmup_epochs=0, steps_per_epoch=3, checkpoint_every=1)
 
@@ -29,7 +35,7 @@ def configure(runs: Path, method: str = "kd", data: str = "digits", **changes: A
         if name not in node:
             raise KeyError(key)
         node[name] = value
-    settings.validate(config)
+    validate(config)
     return config
 
 
@@ -37,4 +43,10 @@ def run(runs: Path, method: str = "kd", data: str = "digits", **changes: Any) ->
     """The record of a run as it is read from disk."""
     config = configure(runs, method, data, **changes)
     execute(config, Console())
-    return read_record(settings.run_directory(config))
+    return read_record(run_directory(config))
+
+
+def make_trainer(data: Dataset, method=None, teachers=(), **recipe) -> Trainer:
+    """A trainer with a short recipe, changed by `recipe`."""
+    options = asdict(Train(epochs=4, batch_size=8, lr=0.1, warmup_epochs=0)) | recipe
+    return Trainer(method or Supervised(), data, Teachers(teachers), options, padding=0, flip=False, seed=0)

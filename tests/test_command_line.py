@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -65,12 +64,10 @@ def test_the_configuration_can_be_shown(arguments, tmp_path, monkeypatch, capsys
     assert "preresnet_tiny" in capsys.readouterr().out
 
 
-def test_help_is_quick_and_needs_no_torch():
-    start = time.monotonic()
+def test_help_needs_no_torch():
     code = "import sys; from harness.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "combined" in done.stdout
-    assert time.monotonic() - start < 2
 
 
 def test_a_plan_runs_nothing(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,4 @@
-"""Headless Chromium over its own pipe: the DevTools protocol as null-terminated JSON on file descriptors 3
-and 4.
-"""
+"""Headless Chromium over its own pipe: the DevTools protocol as null-terminated JSON on file descriptors 3 and 4."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ def executable() -> str | None:
 
 
 class Page:
-    """One tab. `errors` holds console errors and uncaught exceptions, `requests` the address of every
-    request.
-    """
+    """One tab. `errors` holds console errors and uncaught exceptions, `requests` the address of every request."""
 
     def __init__(self, profile: Path, timeout: float = 60) -> None:
         self.timeout, self.errors, self.requests = timeout, [], []

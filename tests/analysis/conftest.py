@@ -1,7 +1,8 @@
 """Synthetic studies shared by the tests of a session; none of them is changed by a test."""
 
 import pytest
-from synthetic import make_study
+
+from tests.analysis.synthetic import make_study
 
 
 @pytest.fixture(scope="session")

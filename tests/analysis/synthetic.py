@@ -1,19 +1,18 @@
 """Run directories as the harness leaves them, with numbers from a seeded generator.
 
-The metrics of a run are either given, or computed here from drawn logits, so that record and predictions
-agree.
+The metrics of a run are either given, or computed here from drawn logits, so that record and predictions agree.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.record import VERSION, write_record
+from harness.store.identity import run_hash
+from harness.store.record import VERSION, read_record, write_record
 
 DEFAULTS = {
     "kd": {"alpha": 1.0, "temperature": 4.0},
@@ -26,9 +25,7 @@ TRAIN = {"epochs": 40, "batch_size": 50, "lr": 0.1, "checkpoint_every": 5}
 
 
 def logits(quality: float, seed: int, run: int, images: int = 400, classes: int = 10, sharpness: float = 1.0):
-    """[images, classes] and labels [images]; the labels are the same for every run, noise shared by runs of
-    one seed.
-    """
+    """[images, classes] and labels [images]: labels are the same for every run, runs of one seed share noise."""
     fixed = np.random.default_rng(7)
     labels = fixed.integers(0, classes, images)
     hard = fixed.normal(0, 1.0, (images, classes))
@@ -92,8 +89,7 @@ def make_run(
         "study": study,
     }
     members = range(1 if method == "kd" else 4)
-    text = json.dumps({**config, "study": None, "revision": revision}, sort_keys=True)
-    name = hashlib.sha256(text.encode()).hexdigest()[:12]
+    name = run_hash(config)
     directory = folder / f"{method}-{data}-s{seed}-{name}"
     directory.mkdir(parents=True, exist_ok=True)
     run = int(name[:6], 16)
@@ -182,6 +178,22 @@ def _diagnostics(method: str, seed: int) -> dict[str, Any]:
         "dee": 1.7,
         "dee_cap": 4,
     }
+
+
+def change(directory: Path, key: str, value: Any) -> Path:
+    """Set one value of a record, by its dotted name; returns the run directory, which is another for another
+    configuration.
+    """
+    record = read_record(directory)
+    *groups, name = key.split(".")
+    node = record
+    for group in groups:
+        node = node.setdefault(group, {})
+    node[name] = value
+    old, record["hash"] = record["hash"], run_hash(record["config"])
+    directory = directory.rename(directory.with_name(directory.name.replace(old, record["hash"])))
+    write_record(directory, record)
+    return directory
 
 
 EFFECTS = {

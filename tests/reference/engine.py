@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness import metrics
-from harness.config import TRAIN
-from harness.data import Dataset, Split
-from harness.data.batches import Batch
-from harness.training import Trainer, Training
+from harness.config.options import TRAIN
+from harness.evaluation import metrics
+from harness.training.data import Dataset, Split
+from harness.training.data.batches import Batch
+from harness.training.state import Training
+from harness.training.trainer import Trainer
 from methods.baselines.supervised import Supervised
 from methods.combined import Combined
 from methods.diversify import disagreement

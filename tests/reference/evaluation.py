@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from harness import metrics, networks
-from harness.data.augmentation import crop, to_unit
-from harness.optimisation import learning_rate
+from harness.evaluation import metrics
+from harness.training import networks
+from harness.training.data.augmentation import crop, to_unit
+from harness.training.optimisation import learning_rate
 from methods.latent_be import convert
 from tests.reference import layout
 from tests.reference.file import ReferenceFile

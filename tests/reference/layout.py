@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.networks import Normalise
-from harness.networks.preresnet import PreResNet
-from methods.latent_be import LatentBE, RankOne
+from harness.training.networks import Normalise
+from harness.training.networks.preresnet import PreResNet
+from methods.latent_be import LatentBE
+from methods.rank_one import RankOne
 from tests.reference.differences import Kinks, use_half_relu
 from tests.reference.file import ReferenceFile
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from slurm.cluster import check_installed
-from slurm.lab import Lab, NotInstalledError
+from slurm.cluster import Lab
+from slurm.installation import NotInstalledError, check_installed
 from tests.heads import TINY, Head
 
 
@@ -31,17 +30,16 @@ def slurm_installed() -> None:
 
 
 @pytest.fixture(scope="session")
-def timed_lab(slurm_installed: None) -> Iterator[tuple[Lab, float]]:
-    """The cluster of the session, and the seconds that it took to start."""
-    began = time.monotonic()
+def lab_of_the_session(slurm_installed: None) -> Iterator[Lab]:
+    """One cluster for all tests."""
     with Lab() as running:
-        yield running, time.monotonic() - began
+        yield running
 
 
 @pytest.fixture
-def lab(timed_lab: tuple[Lab, float]) -> Lab:
+def lab(lab_of_the_session: Lab) -> Lab:
     """One cluster of four nodes for all tests of the session; a test that breaks nodes takes its own."""
-    return timed_lab[0]
+    return lab_of_the_session
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from harness.record import read_record
+from harness.store.record import read_record
 from slurm.lab import Lab, LabError
 from tests.heads import TINY, Head, directories, events
 

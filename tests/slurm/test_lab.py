@@ -47,9 +47,7 @@ def account(lab: Lab, job: str, fields: str) -> list[str]:
     return row[1:]
 
 
-def test_it_starts_quickly_with_all_nodes_idle(timed_lab: tuple[Lab, float]) -> None:
-    lab, seconds = timed_lab
-    assert seconds < 15
+def test_it_starts_with_all_nodes_idle(lab: Lab) -> None:
     assert lab.node_states() == dict.fromkeys(["n1", "n2", "n3", "n4"], "idle")
     assert not lab.start(), "starting a running lab does nothing"
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from slurm.lab import main
+from tests.slurm.test_lab_default import *  # noqa: F403  (see there)
+from tests.slurm.test_lab_names import *  # noqa: F403
+from tests.slurm.test_lab_safety import *  # noqa: F403
 
 
 def test_the_message_has_the_line_that_installs_slurm(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("slurm.cluster.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("slurm.installation.shutil.which", lambda *_, **__: None)
     assert main(["start", str(tmp_path / "lab")]) == 2
     message = capsys.readouterr().err
     assert "apt-get install --yes --no-install-recommends munge slurmctld slurmd slurm-client" in message

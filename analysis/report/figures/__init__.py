@@ -1,0 +1,1 @@
+"""Figures: of comparisons, of single runs, and the gallery of all that there are."""

@@ -1,0 +1,172 @@
+"""Tables in five forms: terminal (rich), Markdown, LaTeX (booktabs), CSV, HTML."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import rich.table
+
+    from analysis.report.tables.table import Table
+
+FORMS = ("text", "markdown", "latex", "csv", "html")
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}",
+    "~": r"$\sim$", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
+    "[": "{[}", "]": "{]}", "|": r"$|$",
+}  # fmt: skip
+
+
+def terminal(table: Table) -> rich.table.Table:
+    """A rich table; notes are its caption."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table as Rich
+
+    view = Rich(
+        title=escape(table.title), caption=escape("\n".join(table.notes)), box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )  # fmt: skip
+    for j, name in enumerate(table.columns):
+        view.add_column(escape(name), justify="left" if j == 0 else "right", overflow="fold")
+    for i, row in enumerate(table.rows):
+        view.add_row(*(f"[bold]{escape(c)}[/]" if (i, j) in table.bold else escape(c) for j, c in enumerate(row)))
+    return view
+
+
+def split(table: Table, width: int) -> list[Table]:
+    """The table in parts of at most `width` characters, each with the first column; notes under the last."""
+    widths = [max(len(row[j]) for row in (table.columns, *table.rows)) + 3 for j in range(len(table.columns))]
+    parts: list[list[int]] = [[]]
+    for j in range(1, len(widths)):
+        if parts[-1] and widths[0] + sum(widths[i] for i in parts[-1]) + widths[j] > width:
+            parts.append([])
+        parts[-1].append(j)
+    result = []
+    for number, part in enumerate(parts):
+        columns = [0, *part]
+        bold = {(i, columns.index(j)) for i, j in table.bold if j in columns}
+        rows = [[row[j] for j in columns] for row in table.rows]
+        title = table.title if number == 0 else f"{table.title} (continued)"
+        names = [table.columns[j] for j in columns]
+        result.append(replace(table, title=title, columns=names, rows=rows, bold=bold, notes=[]))
+    result[-1].notes.extend(table.notes)
+    return result
+
+
+def markdown(table: Table) -> str:
+    """GitHub's table, then notes, then the runs behind each row."""
+
+    def cell(text: str) -> str:
+        return text.replace("|", r"\|").replace("*", r"\*").replace("~", r"\~")
+
+    lines = [f"### {table.title}", "", "| " + " | ".join(map(cell, table.columns)) + " |"]
+    lines.append("|" + "|".join(["---"] + ["---:"] * (len(table.columns) - 1)) + "|")
+    for i, row in enumerate(table.rows):
+        cells = [f"**{cell(c)}**" if (i, j) in table.bold else cell(c) for j, c in enumerate(row)]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *(cell(note) + "  " for note in table.notes), ""]
+    lines += ["<details><summary>Runs behind each row</summary>", ""]
+    lines += [f"- {cell(row[0])}: {', '.join(runs)}" for row, runs in zip(table.rows, table.runs, strict=True) if runs]
+    return "\n".join([*lines, "", "</details>", ""])
+
+
+def latex(table: Table) -> str:
+    """A table environment for \\usepackage{booktabs}; runs as comments."""
+
+    def cell(text: str) -> str:
+        return "".join(_LATEX.get(character, character) for character in text)
+
+    lines = [r"% needs \usepackage{booktabs}"]
+    lines += [f"% {row[0]}: runs {' '.join(runs)}" for row, runs in zip(table.rows, table.runs, strict=True) if runs]
+    lines += [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{cell(table.title)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+        r"\toprule",
+        " & ".join(map(cell, table.columns)) + r" \\",
+        r"\midrule",
+    ]
+    for i, row in enumerate(table.rows):
+        cells = [rf"\textbf{{{cell(c)}}}" if (i, j) in table.bold else cell(c) for j, c in enumerate(row)]
+        lines.append(" & ".join(cells) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par\smallskip {{\footnotesize {cell(' '.join(table.notes))}\par}}"] if table.notes else []
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def as_csv(tables: list[Table]) -> str:
+    """One file for tables of any columns: a title column, and the runs at the end."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    previous: list[str] | None = None
+    for table in tables:
+        header = ["table", *table.columns, "runs"]
+        if header != previous:
+            writer.writerows([[]] if previous else [])
+            writer.writerow(header)
+            previous = header
+        writer.writerows([table.title, *row, " ".join(runs)] for row, runs in zip(table.rows, table.runs, strict=True))
+    return out.getvalue()
+
+
+def as_html(table: Table, identity: str = "") -> str:
+    """A sortable table in a region that scrolls by itself; headers are buttons, the runs a disclosure."""
+    head = "".join(
+        f'<th scope="col"><button type="button">{html.escape(name)}<span aria-hidden="true"></span></button></th>'
+        for name in table.columns
+    )
+    body = []
+    for i, row in enumerate(table.rows):
+        cells = []
+        for j, text in enumerate(row):
+            text = html.escape(text)
+            text = f"<strong>{text}</strong>" if (i, j) in table.bold else text
+            cells.append(f'<th scope="row">{text}</th>' if j == 0 else f"<td>{text}</td>")
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    runs = "".join(
+        f"<li>{html.escape(row[0])}: <code>{html.escape(' '.join(hashes))}</code></li>"
+        for row, hashes in zip(table.rows, table.runs, strict=True)
+        if hashes
+    )
+    label = html.escape(table.title, quote=True)
+    name = f' id="{html.escape(identity, quote=True)}"' if identity else ""
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table{name} class="sortable">'
+        f"<caption>{html.escape(table.title)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+        f"</div><p class='notes'>{html.escape(' '.join(table.notes))}</p>"
+        f"<details><summary>Runs behind each row</summary><ul class='runs'>{runs}</ul></details>"
+    )
+
+
+def render(tables: list[Table], form: str) -> str:
+    """Several tables as one text in the named form."""
+    if form == "csv":
+        return as_csv(tables)
+    if form == "text":
+        from rich.console import Console
+
+        console = Console(width=200, record=True, file=io.StringIO())
+        for table in tables:
+            console.print(terminal(table))
+        return console.export_text()
+    one = {"markdown": markdown, "latex": latex, "html": as_html}
+    if form not in one:
+        raise ValueError(f"unknown form {form!r}: choose one of {', '.join(FORMS)}")
+    return "\n".join(one[form](table) for table in tables)
+
+
+def head(lines: Sequence[str], form: str) -> str:
+    """Lines of text to stand above tables in the named form; CSV has no place for them."""
+    if not lines or form == "csv":
+        return ""
+    before, after = {"latex": ("% ", ""), "html": ("<p>", "</p>")}.get(form, ("", ""))
+    return "".join(f"{before}{line}{after}\n" for line in lines) + "\n"

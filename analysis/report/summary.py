@@ -1,0 +1,103 @@
+"""All tables of a set of runs with the sentences that go with them: what `python -m analysis runs` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from analysis.records import metrics
+from analysis.records.arms import present
+from analysis.records.loading import failures
+from analysis.report.tables.ablation import ablation, cross
+from analysis.report.tables.contrasts import cell_tables, contrast_table, switches
+from analysis.report.tables.costs import costs
+from analysis.report.tables.table import Table
+from analysis.verdicts import words
+from analysis.verdicts.contrasts import compute
+from analysis.verdicts.factorial import cell_means, in_words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.records.study import Study
+    from analysis.verdicts.contrast import Contrast
+
+
+@dataclass
+class Summary:
+    """tables in reading order; verdicts on the primary metric, limits, leftovers; and all contrasts."""
+
+    tables: list[Table]
+    verdicts: list[str]
+    factorials: list[str]
+    limits: list[str]
+    missing: list[str]
+    found: list[Contrast] = field(repr=False)
+
+    @property
+    def lines(self) -> list[str]:
+        """Everything in words, the verdicts first."""
+        return [
+            "Verdicts",
+            *(f"  {v}" for v in self.verdicts),
+            "Limits",
+            *(f"  {v}" for v in (*self.limits, *self.missing)),
+        ]
+
+
+def summarise(runs: pd.DataFrame, study: Study, columns: tuple[str, ...] | None = None) -> Summary:
+    """Tables, verdicts and limits of the runs under the study."""
+    study = study.complete(present(runs))
+    found = compute(runs, study, list(columns) if columns else None)
+    primary = [c for c in found if c.metric == study.primary]
+    shown = ablation(runs, study, found, columns)
+    shown += [t for t in (cross(runs, study),) if t]
+    for family in study.families:
+        mine = [c for c in primary if c.family == family.name]
+        if mine and family.kind != "against":
+            shown.append(contrast_table(mine, f"{family.name} ({metrics.metric(study.primary).label})"))
+        if mine and family.kind == "factorial":
+            shown += cell_tables(cell_means(runs, study), family.name, mine)
+    shown += switches(runs, study)
+    shown += costs(runs, study)
+    verdicts = [f"[{c.family}] {place(c, primary)}{c.words}" for c in primary]
+    factorials = []
+    for family in study.families:
+        if family.kind == "factorial":
+            for block in dict.fromkeys(c.block for c in primary if c.family == family.name):
+                mine = [c for c in primary if c.family == family.name and c.block == block]
+                factorials.append(f"[{family.name}] {place(mine[0], primary)}{in_words(mine)}")
+    return Summary(shown, verdicts, factorials, words.limits(primary) + declared(study), missing(runs, study), found)
+
+
+def place(c: Contrast, among: list[Contrast]) -> str:
+    """`digits x wrn16_2: ` where there are several places."""
+    return f"{c.block}: " if len({other.block for other in among}) > 1 else ""
+
+
+def declared(study: Study) -> list[str]:
+    """How far the design was fixed before the runs."""
+    if study.source == "records" and all(family.declared for family in study.families):
+        return [
+            f"Families, primary metric and margins were declared before the runs; tests at family-wise {study.alpha:g}."
+        ]
+    if study.source in ("records", "nowhere"):
+        return ["No families were declared before the runs: every verdict is exploratory."]
+    return [f"Families are declared in {study.source}; the records themselves do not say so."]
+
+
+def missing(runs: pd.DataFrame, study: Study) -> list[str]:
+    """Failed and unfinished runs, and declared arms that have none."""
+    lines = []
+    failed = failures(runs)
+    if len(failed):
+        names = "; ".join(f"{r.run} ({r.arm}, seed {r.seed}): {r.status}" for r in failed.head(5).itertuples())
+        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
+        lines.append(f"{len(failed)} runs did not end well and are in no mean: {names}{more}.")
+    if runs.attrs.get("unfinished"):
+        lines.append(f"{len(runs.attrs['unfinished'])} runs have not finished yet.")
+    arms = present(runs)
+    absent = sorted({arm for family in study.families for arm in family.absent(arms)})
+    if absent:
+        lines.append(f"Declared but without finished runs: {', '.join(absent)}.")
+    return lines + [f"Mixed on request: {text}" for text in runs.attrs.get("mixed", [])]

@@ -1,0 +1,1 @@
+"""Tables, one file for each kind of thing that they show."""

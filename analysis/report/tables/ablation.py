@@ -1,0 +1,156 @@
+"""Method x metric: a table per data set x network, and one across them on the primary metric."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from analysis.inference import statistics
+from analysis.records import metrics
+from analysis.records.arms import present
+from analysis.records.options import value_at
+from analysis.records.pairing import pair
+from analysis.records.study import Study
+from analysis.report.order import blocks_of, order_of
+from analysis.report.tables.table import Table, mean_sd
+from analysis.verdicts.notation import probability
+from analysis.verdicts.words import difference
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.verdicts.contrast import Contrast
+
+ALIKE = "~"  # not distinguishable from the best
+
+
+def ablation(
+    runs: pd.DataFrame, study: Study, found: list[Contrast] | None = None, columns: tuple[str, ...] | None = None
+) -> list[Table]:
+    """Method x metric, one table per data set x network.
+
+    A cell: mean ± sd over all finished runs; the best in bold, and ~ on those that a paired test (Holm over
+    the comparisons with the best; exploratory) does not distinguish from it. The column of differences to the
+    baseline is the primary metric's, with the verdict of the study's own family where `found` has it.
+    """
+    result = []
+    for name, block in blocks_of(runs):
+        measured = [m.column for m in metrics.present(list(block.columns), columns) if m.column in block]
+        measured = [column for column in measured if block[column].notna().any()]
+        main = [column for column in measured if columns or column in (*metrics.MAIN, study.primary)]
+        result.append(_ablation(name, block, study, found or [], main))
+        extra = [column for column in measured if column not in main]
+        if extra:
+            result.append(_ablation(f"{name}: further measures", block, study, None, extra))
+    return result
+
+
+def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast] | None, columns: list[str]) -> Table:
+    done = block[block["status"] == "done"]
+    study = study.complete(present(done))
+    chosen = [metrics.metric(column) for column in columns]
+    primary = metrics.metric(study.primary)
+    paired = [f"{primary.label} - baseline [95 % CI]", "p", "verdict"] if found is not None else []
+    table = Table(name, ["arm", "n", *(m.label for m in chosen), *paired])
+    _references(table, done, chosen, study)
+    first = len(table.rows)
+    arms = order_of(list(block["arm"].unique()), study)
+    for arm in arms:
+        mine = done[done["arm"] == arm]
+        cells = [arm + _mark(mine), str(len(mine)), *(_cell(mine, m) for m in chosen)]
+        cells += _against_baseline(block, arm, study, found) if found is not None else []
+        table.add(cells, tuple(mine["run"]))
+    for j, m in enumerate(chosen):
+        _mark_best(table, done, arms, m, first, j + 2, study)
+    table.notes.append(
+        f"Bold: best mean. {ALIKE}: not distinguishable from the best (exploratory). n: runs; paired tests use seeds."
+    )
+    if found is None:
+        return table
+    kind = "Holm over the family" if any(c.role == "primary" for c in found) else "Holm over the family, exploratory"
+    table.notes.append(f"Difference and verdict: {primary.label} against {study.baseline}, paired; p: {kind}.")
+    sets = sorted(done["teacher_set"].unique())
+    if len(sets) == 1:
+        table.notes.append(f"Conditional on teacher set {sets[0]}.")
+    if (done["mixed"] != "").any():
+        table.notes.append(f"* mixes, on request: {', '.join(sorted(set(','.join(done['mixed']).split(',')) - {''}))}.")
+    return table
+
+
+def _cell(runs: pd.DataFrame, m: metrics.Metric) -> str:
+    """Mean and sd; a deep-ensemble equivalent that met its cap in any run is a lower bound."""
+    capped = m.column == "dee" and (runs["dee"] >= runs["dee_cap"]).any()
+    return (">= " if capped else "") + mean_sd(runs[m.column], m)
+
+
+def _mark(runs: pd.DataFrame) -> str:
+    return " *" if "mixed" in runs and (runs["mixed"] != "").any() else ""
+
+
+def _references(table: Table, done: pd.DataFrame, chosen: list[metrics.Metric], study: Study) -> None:
+    """Teacher and ensemble, one value per teacher set: what the students learned from.
+
+    Teachers of one set differ where a factor does, so every value of a factor has rows of its own.
+    """
+    factors = dict.fromkeys(("teachers.size", *study.factors))
+    made = {factor: [str(value_at(config, factor)) for config in done["config"]] for factor in factors}
+    varying = [factor for factor, values in made.items() if len(set(values)) > 1]
+    labels = [", ".join(["", *(f"{factor}={made[factor][i]}" for factor in varying)]) for i in range(len(done))]
+    for who, title in (("teacher", "one teacher"), ("ensemble", "teacher ensemble")):
+        names = [f"{who}_{m.column}" for m in chosen]
+        there = [name for name in names if name in done]
+        if not there:
+            continue
+        known = done.assign(_label=labels).dropna(subset=there, how="all")
+        for label, alike in known.groupby("_label", sort=False):
+            sets = alike.drop_duplicates("teacher_set")
+            cells = [mean_sd(sets[name], m) if name in sets else "-" for name, m in zip(names, chosen, strict=True)]
+            blank = [""] * (len(table.columns) - 2 - len(cells))
+            table.add([f"({title}{label})", str(len(sets)), *cells, *blank], tuple(sets["run"]))
+
+
+def _against_baseline(block: pd.DataFrame, arm: str, study: Study, found: list[Contrast]) -> list[str]:
+    if arm == study.baseline:
+        return ["", "", "baseline"]
+    wanted = (block["data"].iloc[0], block["model"].iloc[0], arm, study.baseline, study.primary)
+    for c in found:
+        if (c.data, c.model, c.variant, c.reference, c.metric) == wanted:
+            return [difference(c), probability(c.p_adjusted), c.shown_verdict]
+    return ["", "", ""]
+
+
+def _mark_best(
+    table: Table, done: pd.DataFrame, arms: list[str], m: metrics.Metric, first: int, column: int, study: Study
+) -> None:
+    """The best arm's cell in bold, and ALIKE on those not told from it; first: the row of the first arm."""
+    means = done.groupby("arm")[m.column].mean().dropna() * m.sign
+    if means.empty:
+        return
+    best = means.idxmax()
+    others = [arm for arm in arms if arm != best and arm in means.index]
+    p = []
+    for arm in others:
+        d = pair(done, {arm: 1.0, best: -1.0}, m.column).by_seed
+        p.append(float(statistics.decide(d, study.test)) if len(d) > 1 else math.nan)
+    table.bold.add((first + arms.index(best), column))
+    for arm, q in zip(others, statistics.holm(p), strict=True):
+        if not q <= study.alpha:  # NaN: no test, hence not distinguished
+            table.rows[first + arms.index(arm)][column] += f" {ALIKE}"
+
+
+def cross(runs: pd.DataFrame, study: Study) -> Table | None:
+    """Arm x (data set x network) on the primary metric; None where there is one block only."""
+    done = runs[runs["status"] == "done"]
+    groups = blocks_of(done)
+    if len(groups) < 2:
+        return None
+    m = metrics.metric(study.primary)
+    table = Table(f"{m.label} across data sets and networks", ["arm", *(name for name, _ in groups)])
+    for arm in order_of(list(done["arm"].unique()), study.complete(present(done))):
+        cells = [mean_sd(block.loc[block["arm"] == arm, m.column], m) for _, block in groups]
+        table.add([arm, *cells], tuple(done.loc[done["arm"] == arm, "run"]))
+    for j, (_, block) in enumerate(groups):
+        means = block.groupby("arm")[m.column].mean().dropna() * m.sign
+        if len(means):
+            table.bold.add(([row[0] for row in table.rows].index(means.idxmax()), j + 1))
+    return table

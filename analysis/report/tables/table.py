@@ -1,0 +1,36 @@
+"""A table: text by rows and columns, next to the hashes of the runs behind every row, so each number can be traced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from analysis.records.metrics import Metric
+
+
+@dataclass
+class Table:
+    """title; column names; rows of cells; the run hashes behind each row; bold cells; notes below."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    runs: list[list[str]] = field(default_factory=list)
+    bold: set[tuple[int, int]] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, cells: list[str], runs: list[str] | tuple[str, ...] = ()) -> None:
+        """Add a row; runs: the hashes behind it, in any order."""
+        self.rows.append(cells)
+        self.runs.append(sorted({str(run) for run in runs}))
+
+
+def mean_sd(values: np.ndarray, m: Metric) -> str:
+    """`79.17 ± 0.24`; without sd at one value, `-` at none. sd with ddof = 1."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return "-"
+    text = m.text(values.mean())
+    return text if len(values) == 1 else f"{text} ± {m.text(values.std(ddof=1))}"

@@ -1,0 +1,83 @@
+"""One check of the regression gate: paired differences on one metric, judged as pass, regression or unknown.
+
+With differences signed so that more is better,
+    pass        the mean difference lies above -margin (one-sided test at alpha), or the runs are the very same
+    regression  not shown to be above -margin, and below 0 (one-sided test at alpha)
+    unknown     neither: too few runs to tell; the number that is missing is estimated
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.inference import power, statistics
+from analysis.records import metrics
+
+PASS, REGRESSION, UNKNOWN = "pass", "regression", "not enough runs"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One variant on one metric or cost: verdict, numbers, and how many runs are missing to tell."""
+
+    variant: str
+    reference: str
+    metric: str
+    verdict: str
+    n: int
+    difference: float = math.nan  # new minus old, in the metric's unit; for costs a ratio
+    low: float = math.nan
+    high: float = math.nan
+    margin: float = math.nan
+    missing: int = 0
+    words: str = ""
+    remedy: str = ""  # where more runs of the variant would not help
+    note: str = ""  # where the two sides differ in more than the variant
+
+
+def check(
+    d: ArrayLike, column: str, margin: float, alpha: float, test: str, variant: str = "", reference: str = ""
+) -> Check:
+    """Judge paired differences, new minus old, one per seed [n]."""
+    d = np.asarray(d, float)
+    m = metrics.metric(column)
+    goodness = m.sign * d
+    open_ = _unjudged(d, column, margin, alpha, variant, reference)
+    fewest = max(statistics.pairs_for_floor(alpha, test=test, sides=1), 3)
+    if open_.n < fewest:
+        missing = fewest - open_.n
+        text = f"{open_.n} paired seeds cannot settle it at alpha = {alpha:g}; at least {missing} more are needed"
+        return replace(open_, missing=missing, words=text)
+    p_pass = float(statistics.noninferiority(goodness, margin, test))
+    p_worse = float(statistics.decide(goodness, test, "less"))
+    shown = f"margin {m.text(margin)}"
+    # Differences that are all 0 leave a t test no spread.
+    if p_pass <= alpha or not np.any(d):
+        return replace(open_, verdict=PASS, words=f"not worse by more than the {shown}")
+    if p_worse <= alpha:
+        return replace(open_, verdict=REGRESSION, words=f"worse, and not shown to be within the {shown}")
+    room = margin + min(0.0, goodness.mean())
+    sd = float(goodness.std(ddof=1))
+    needed = power.pairs_needed(sd, room, 2 * alpha, test) if room > 0 else None
+    missing = max(1, needed - open_.n) if needed else 0
+    more = f"about {missing} more are needed" if missing else "the estimate lies at or beyond the margin: more runs"
+    return replace(open_, missing=missing, words=f"{open_.n} paired seeds cannot settle it; {more}")
+
+
+def unchanged(d: ArrayLike, column: str, margin: float, alpha: float, variant: str, reference: str) -> Check:
+    """The check of runs that agree in everything that was measured, which needs no statistics."""
+    return replace(_unjudged(d, column, margin, alpha, variant, reference), verdict=PASS, words="nothing changed")
+
+
+def _unjudged(d: ArrayLike, column: str, margin: float, alpha: float, variant: str, reference: str) -> Check:
+    """The numbers of a check, without a verdict yet."""
+    d = np.asarray(d, float)
+    found = Check(variant, reference, column, UNKNOWN, len(d), margin=margin)
+    if not len(d):
+        return found
+    t = statistics.paired_t(d, confidence=1 - 2 * alpha)
+    return replace(found, difference=float(d.mean()), low=float(t.low), high=float(t.high))

@@ -1,0 +1,1 @@
+"""The benchmark: what a step of every method costs, against what it must cost."""

@@ -1,0 +1,83 @@
+"""`python -m harness.data NAME [ROOT] [OPTION=VALUE ...]`: get a data set, check it, say what is in it and how fast it is.
+
+On a node with internet it downloads what is missing. OPTION is any of the data set's, such as image_size=160 workers=8.
+The throughput is that of train batches alone, without a network: what a training could be fed at most.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.config import ConfigError
+from harness.config.options import DATA
+from harness.run.names import check_name
+from harness.runtime.console import Console
+from harness.training.data import Dataset, load, train_batches
+from harness.training.data.batches import Batches
+
+BATCH = 128
+SECONDS = 5.0
+
+
+def configure(arguments: list[str]) -> dict[str, Any]:
+    """The `data` configuration of a command line. Raises ConfigError for what it does not know."""
+    name, rest = arguments[0], arguments[1:]
+    check_name("data", name)
+    root = [f"root={value}" for value in rest[:1] if "=" not in value]
+    try:
+        options = OmegaConf.merge(OmegaConf.structured(DATA[name]), OmegaConf.from_dotlist(root + rest[len(root) :]))
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    return {**OmegaConf.to_container(options), "name": name, "download": True}
+
+
+def throughput(batches: Batches) -> float:
+    """Images a second, from the first batch's arrival on, over about SECONDS."""
+    shown, epoch = -1, 0
+    while True:
+        for batch in batches.epoch(epoch):
+            shown += 1
+            if shown == 0:
+                start = time.perf_counter()
+            elif (elapsed := time.perf_counter() - start) > SECONDS:
+                return shown * len(batch.labels) / elapsed
+        epoch += 1
+
+
+def describe(name: str, data: Dataset, config: dict[str, Any]) -> str:
+    """What is in the set, and images a second."""
+    sizes = ", ".join(f"{split} {len(getattr(data, split)):,}" for split in ("train", "validation", "test"))
+    shape = "x".join(map(str, data.train.images.shape[1:]))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batches = train_batches(data.to(device).train, config["padding"], config["flip"], 0, min(BATCH, len(data.train)))
+    how = f"{workers} workers" if (workers := getattr(data.train.images, "workers", None)) is not None else "in memory"
+    return (
+        f"{name}: {data.classes} classes, images {shape}; {sizes}; fingerprint {data.fingerprint()}; "
+        f"train batches: {throughput(batches):,.0f} images/s ({how}, {device})"
+    )
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        print(__doc__)
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    console = Console()
+    try:
+        config = configure(arguments)
+        told = describe(arguments[0], load(config, console), config)
+    except ConfigError as error:
+        console.close()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    console.say(told)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

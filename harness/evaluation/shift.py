@@ -1,0 +1,165 @@
+"""Evaluation on corrupted test images: the official files where they are, else the built-in suite.
+
+In a run's record, under `shift`, where `evaluate.shift=true`:
+
+    source                        "official" or "builtin" (see harness.corruptions: the two do not compare)
+    student, teacher, ensemble    {acc, nll, brier, ece: means over types and severities, by_type: {type: the same}};
+                                  the four extra types of the official files are in by_type only
+
+Official files lie in `data.root`: CIFAR-10-C and CIFAR-100-C hold labels.npy and TYPE.npy [5 N, 32, 32, 3], severity
+by severity; Tiny-ImageNet-C holds TYPE/SEVERITY/WNID/*.JPEG (Hendrycks and Dietterich 2019).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness.config import ConfigError
+from harness.evaluation import corruptions, metrics
+from harness.store.findings import Findings
+from harness.training.data import Split
+from harness.training.data.archives import root_folder
+from harness.training.data.images import image_files, read_images
+from harness.training.data.tiny_imagenet import FOLDER, SIZE, read_lines
+from harness.training.inference import predict
+from methods.method import Teachers
+
+ARRAYS = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
+TREES = {"tiny_imagenet": "Tiny-ImageNet-C"}
+EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")  # official, but kept for validation by their authors
+METRICS = ("acc", "nll", "brier", "ece")
+SEVERITIES = corruptions.SEVERITIES
+
+Logits = dict[str, np.ndarray]  # by who gave them
+Corrupted = Iterator[tuple[str, int, Split]]
+
+
+class Shift:
+    """Corrupted versions of one test split. Raises ConfigError for official files that are not what they should be."""
+
+    def __init__(self, config: dict[str, Any], test: Split):
+        self.name, self.test = config["name"], test
+        root = root_folder(config["root"])
+        folder = {**ARRAYS, **TREES}.get(self.name)
+        self.folder = root / folder if folder and (root / folder).is_dir() else None
+        self.source = "official" if self.folder else "builtin"
+        if self.folder:
+            self.types = check_arrays(self.folder, test) if self.name in ARRAYS else check_tree(self.folder)
+            self.root = root
+
+    def __iter__(self) -> Corrupted:
+        device = self.test.images.device
+        if self.folder is None:
+            for kind, severity, images in corruptions.suite(self.test.images, self.name):
+                yield kind, severity, Split(images, self.test.labels)
+            return
+        read = self.read_array if self.name in ARRAYS else self.read_tree
+        for kind in self.types:
+            for severity in SEVERITIES:
+                yield kind, severity, read(kind, severity).to(device)
+
+    def counts(self, kind: str) -> bool:
+        """Whether a type is one of those that published means are over."""
+        return self.folder is None or kind not in EXTRA
+
+    def files(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of every official array, or of every folder of a type and severity."""
+        if self.folder is None:
+            return []
+        found = sorted(self.folder.glob("*.npy" if self.name in ARRAYS else "*/*"))
+        return [(str(path.relative_to(self.folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+
+    def read_array(self, kind: str, severity: int) -> Split:
+        rows = slice((severity - 1) * len(self.test), severity * len(self.test))
+        images = np.load(self.folder / f"{kind}.npy", mmap_mode="r")[rows]
+        labels = np.load(self.folder / "labels.npy")[rows]
+        channels_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        return Split(torch.from_numpy(channels_first), torch.from_numpy(labels.astype(np.int64)))
+
+    def read_tree(self, kind: str, severity: int) -> Split:
+        files: list[Path] = []
+        labels: list[int] = []
+        for label, wnid in enumerate(read_lines(self.root / FOLDER / "wnids.txt")):
+            place = self.folder / kind / str(severity) / wnid
+            found = image_files(place) if place.is_dir() else []
+            if not found:
+                raise ConfigError(f"{place} has no images")
+            files += found
+            labels += [label] * len(found)
+        return Split(read_images(files, SIZE), torch.tensor(labels))
+
+
+def check_arrays(folder: Path, test: Split) -> list[str]:
+    """The types of a folder of .npy files, by name."""
+    shape = (len(SEVERITIES) * len(test), *test.images.shape[2:], test.images.shape[1])
+    files = sorted(folder.glob("*.npy"))
+    types = [path.stem for path in files if path.stem != "labels"]
+    if not types or len(types) == len(files):
+        raise ConfigError(f"{folder} lacks {'labels.npy' if types else 'TYPE.npy files'}")
+    for path in files:
+        expected = shape[:1] if path.stem == "labels" else shape
+        try:
+            found = np.load(path, mmap_mode="r").shape
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from error
+        if found != expected:
+            raise ConfigError(f"{path} is an array of {found}, not of {expected}")
+    return types
+
+
+def check_tree(folder: Path) -> list[str]:
+    """The types of a folder of images, by name."""
+    types = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    for kind in types:
+        for severity in SEVERITIES:
+            if not (folder / kind / str(severity)).is_dir():
+                raise ConfigError(f"{folder / kind / str(severity)} is missing")
+    if not types:
+        raise ConfigError(f"{folder} has no folder of corrupted images")
+    return types
+
+
+def predict_student(student: nn.Module, split: Split) -> Logits:
+    """Logits [N, K] of the student."""
+    return {"student": predict(student, split).cpu().numpy()}
+
+
+def predict_teachers(teachers: Teachers, split: Split) -> Logits:
+    """Logits [N, K] of teacher 0, and the log-probabilities of all together."""
+    members = np.stack([predict(network, split).cpu().numpy() for network in teachers.networks])
+    return {"teacher": members[0], "ensemble": metrics.average(members)}
+
+
+def evaluate(shift: Shift, student: nn.Module, teachers: Teachers, remember: Findings) -> dict[str, Any]:
+    """The record's `shift`; the teachers' part is computed for the first student only."""
+    found = {"source": shift.source, **measure(shift, partial(predict_student, student))}
+    if len(teachers):
+        found |= remember("shift", shift.files(), lambda: measure(shift, partial(predict_teachers, teachers)))
+    return found
+
+
+def measure(shift: Shift, predict_split: Callable[[Split], Logits]) -> dict[str, Any]:
+    """Means of the metrics, in all and by type, of whoever predicts."""
+    values: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
+    for kind, _, split in shift:
+        labels = split.labels.cpu().numpy()
+        for who, logits in predict_split(split).items():
+            values[who][kind].append(metrics.evaluate(logits, labels, 1.0))
+    found = {}
+    for who, by_type in values.items():
+        means = {kind: average(rows) for kind, rows in by_type.items()}
+        counted = [row for kind, row in means.items() if shift.counts(kind)]
+        found[who] = {**average(counted), "by_type": means}
+    return found
+
+
+def average(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in METRICS}

@@ -1,0 +1,166 @@
+"""Runs as SLURM jobs, through submitit."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from harness.config import ConfigError
+from harness.jobs import death, queue, snapshot
+from harness.jobs.backend import Config, Shape, pack_jobs
+from harness.jobs.death import Death
+from harness.jobs.queue import QueueUnreachable
+from harness.store.submission import read_submission, write_config, write_submission
+
+# The warning may come before Python has a handler for it, and would then kill the job. Behind srun, which resets this.
+PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
+# Newer versions of srun do not take this over from the job.
+SETUP = ('if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',)
+GRANTED = ("SLURM_", "SLURMD_", "SRUN_")
+
+# What submitit calls by the same name on every cluster; its other options begin with slurm_.
+COMMON_PARAMETERS = {
+    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name"),
+    "stderr_to_stdout",
+}
+
+
+class Slurm:
+    """Job arrays through submitit, of `pack` runs a job. `shape` tells what a run's job asks for; SLURM is asked about
+    jobs every `poll_s` seconds.
+    """
+
+    survives = True
+
+    def __init__(self, shape: Callable[[Path], Shape], runs: Path, pack: int, poll_s: float):
+        if shutil.which("srun") is None:
+            raise ConfigError("no SLURM on this machine: srun is missing (hydra/launcher=submitit_local needs none)")
+        self.shape, self.pack, self.poll_s = shape, pack, poll_s
+        self.code = snapshot.take(runs)
+        self.jobs: dict[Path, str] = {}
+        self.unsubmitted: set[Path] = set()
+        self.live: dict[str, tuple[str, str]] = {}
+        self.asked = -math.inf
+
+    def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
+        """Submit runs as arrays, one for each shape, no larger than the cluster takes, nor than it has room for."""
+        self.unsubmitted |= todo.keys()
+        most = queue.largest_array()
+        for shape, jobs in pack_jobs(todo, self.shape, self.pack):
+            size = most
+            while jobs:
+                size = min(size, len(jobs))
+                try:
+                    self.submit_array(shape, jobs[:size], todo, after)
+                    jobs = jobs[size:]
+                except QueueFull as error:
+                    if not self.jobs and size == 1:
+                        raise ConfigError(str(error)) from error
+                    if size == 1:
+                        return
+                    size //= 2
+
+    def submit_array(
+        self, shape: Shape, packs: list[list[Path]], todo: dict[Path, Config], after: list[str] | None
+    ) -> None:
+        """Raises QueueFull, QueueUnreachable, or ConfigError where SLURM says no, or does not know an option."""
+        import submitit
+
+        from harness.jobs.job import run_job
+
+        shape = {key: value for key, value in shape.items() if key != "_target_" and value is not None}
+        folder = Path(shape.pop("submitit_folder")).resolve()
+        max_timeouts = shape.pop("max_num_timeout", 0)
+        shape["stderr_to_stdout"] = True  # one log a job, which is what failures point to
+        named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": value for key, value in shape.items()}
+        named["slurm_setup"] = [*named.get("slurm_setup", []), *SETUP, f"cd {shlex.quote(str(self.code))}"]
+        if after:
+            extra = named.get("slurm_additional_parameters", {})
+            named["slurm_additional_parameters"] = {**extra, "dependency": "afterany:" + ":".join(after)}
+        paths = [[str(write_config(directory, todo[directory])) for directory in pack] for pack in packs]
+        job = functools.partial(
+            run_job,
+            limit_s=60.0 * shape["timeout_min"],
+            warning_s=shape.get("signal_delay_s", 0),
+            max_timeouts=max_timeouts,
+        )
+        try:
+            executor = submitit.AutoExecutor(
+                folder, cluster="slurm", slurm_max_num_timeout=max_timeouts, slurm_python=PYTHON
+            )
+            executor.update_parameters(**named)
+            with outside_of_a_job():
+                jobs = executor.map_array(job, paths)
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
+            raise refusal(" ".join(str(error).split())) from error
+        self.asked = -math.inf
+        for pack, job in zip(packs, jobs, strict=True):
+            for directory in pack:
+                self.jobs[directory] = job.job_id
+                self.unsubmitted.discard(directory)
+                write_submission(directory, job.job_id, str(job.paths.stdout))
+
+    def adopt(self, directories: Iterable[Path]) -> set[Path]:
+        known = {directory: about["job_id"] for directory in directories if (about := read_submission(directory))}
+        live = queue.live_jobs(filter(None, known.values()))
+        adopted = {directory: job for directory, job in known.items() if job in live}
+        self.jobs.update(adopted)
+        return set(adopted)
+
+    def alive(self) -> dict[Path, str]:
+        if time.monotonic() - self.asked > self.poll_s:
+            self.live, self.asked = queue.live_jobs(self.jobs.values()), time.monotonic()
+        return {directory: condition(*self.live[job]) for directory, job in self.jobs.items() if job in self.live}
+
+    def death(self, directory: Path) -> Death:
+        job = self.jobs[directory]
+        about = read_submission(directory)
+        return death.of_job(job, queue.ending(job), about["log"] if about else None)
+
+    def cancel(self, directories: list[Path]) -> None:
+        queue.cancel(self.jobs[directory] for directory in directories if directory in self.jobs)
+
+    def arrays(self) -> list[str]:
+        """The job ids that others can depend on."""
+        return sorted({job.partition("_")[0] for job in self.jobs.values()})
+
+
+def condition(state: str, where: str) -> str:
+    """What a job's state and node (or reason for waiting), as squeue tells them, mean for its run."""
+    if state in ("RUNNING", "COMPLETING"):
+        return "running"
+    return "waiting" if where in ("", "(None)") else f"waiting: {where.strip('()')}"
+
+
+class QueueFull(RuntimeError):
+    """SLURM takes no more jobs for now."""
+
+
+def refusal(said: str) -> Exception:
+    """The error for what sbatch said when it submitted nothing."""
+    if "SubmitJob" in said:  # the name of the limit: of this user's jobs, or of a group's
+        return QueueFull(f"SLURM refused the jobs: {said}")
+    if re.search(r"timed out|unable to contact|connection|temporarily unable", said, re.IGNORECASE):
+        return QueueUnreachable(said)
+    return ConfigError(f"SLURM refused the jobs: {said}")
+
+
+@contextlib.contextmanager
+def outside_of_a_job() -> Iterator[None]:
+    """Hide the job that this process may run in from those it submits, which would inherit what it was granted."""
+    inside = "SLURM_JOB_ID" in os.environ
+    hidden = [name for name in os.environ if inside and name.startswith(GRANTED) and name != "SLURM_CONF"]
+    values = {name: os.environ.pop(name) for name in hidden}
+    try:
+        yield
+    finally:
+        os.environ.update(values)

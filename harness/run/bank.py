@@ -1,0 +1,143 @@
+"""The teachers of a run, from the bank: their networks, the logits that they recorded, and what they answer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness.config import ConfigError
+from harness.config.teachers import teacher_configs
+from harness.run.folder import finished
+from harness.run.network import read_network
+from harness.run.views import CachedTeachers, ViewCache, is_worth_it
+from harness.runtime.console import Console
+from harness.runtime.interruption import Interrupted, Stop
+from harness.store.claim import Claimed
+from harness.store.files import Damaged, set_damaged_aside
+from harness.store.findings import Findings
+from harness.store.identity import bank_folder, run_directory
+from harness.store.predictions import SPLITS, read_predictions
+from harness.store.record import RECORD, check_files, read_record, settled
+from harness.store.weights import WEIGHTS, read_weights
+from harness.training.data import Dataset
+from harness.training.data.augmentation import Augmentation, count_views
+from harness.training.data.changes import image_changes
+from harness.training.trainer import Diverged
+from methods.method import Method, Teachers
+
+Config = dict[str, Any]
+
+
+class Bank:
+    """The finished teachers of a run's set, in member order; none where its method learns from none."""
+
+    def __init__(self, config: dict[str, Any], data: Dataset, fingerprint: str, device: torch.device):
+        self.config, self.data, self.fingerprint, self.device = config, data, fingerprint, device
+        self.model = config["teachers"]["model"] or config["model"]
+        self.directories = [run_directory(teacher) for teacher in teacher_configs(config)]
+        self.names = [directory.name for directory in self.directories]
+
+    def networks(self, count: int | None = None) -> list[nn.Module]:
+        """The first `count` teachers, or all of them."""
+        return [read_network(place, self.model, self.data).to(self.device) for place in self.directories[:count]]
+
+    def logits(self) -> dict[str, np.ndarray]:
+        """What they recorded, by split: [M, N, K]; empty where there are none."""
+        members = [read_predictions(directory)[0] for directory in self.directories]
+        return {name: np.stack([member[name] for member in members]) for name in SPLITS} if members else {}
+
+    def findings(self) -> Findings:
+        """What is known of these teachers on these data."""
+        return Findings(bank_folder(self.config) / "found", self.directories, self.fingerprint)
+
+    def teachers(self, method: Method, console: Console, stop: Stop) -> Teachers:
+        """Those that the method learns from, with their answers for every view of the train images where looking these
+        up is worth it. Raises Interrupted.
+        """
+        members = self.networks(method.teachers)
+        cache = self.view_cache(method, console, stop)
+        if cache is None:
+            return Teachers(members)
+        answers = [
+            cache.answers(directory, member).to(self.device)
+            for directory, member in zip(self.directories, members, strict=False)
+        ]
+        return CachedTeachers(members, answers)
+
+    def view_cache(self, method: Method, console: Console, stop: Stop) -> ViewCache | None:
+        """Where the answers for views are kept; None where they are not worth it."""
+        data, recipe, images = self.config["data"], self.config["train"], self.data.train.images
+        if not isinstance(images, torch.Tensor) or recipe["mixup"] or image_changes(data, self.data):
+            return None  # what is shown is no view that could be numbered
+        wanted, views = self.config["teachers"]["cache"], count_views(data["padding"], data["flip"])
+        if not is_worth_it(wanted, method, recipe["epochs"], len(images), views, self.data.classes):
+            return None
+        augmentation = Augmentation(images, data["padding"], data["flip"], self.config["seed"])
+        return ViewCache(augmentation, self.data.classes, self.fingerprint, console, stop)
+
+
+def await_teacher(
+    config: Config, fingerprint: str, retry: bool, execute: Callable[..., Config], console: Console, stop: Stop
+) -> None:
+    """Return when a teacher is in the bank: trained here, by `execute`, or by whoever holds the claim on it.
+
+    fingerprint: of the data that it must have been trained on; retry: whether one that failed before is trained again.
+    Raises Interrupted, ConfigError where it was trained on other data, RuntimeError where it could not be trained.
+    """
+    directory, said = run_directory(config), False
+    while True:
+        try:
+            record = finished(directory, config, console) or (None if retry else settled(directory))
+            if record is None:
+                record = execute(config, console, stop)
+        except Diverged as error:  # the teacher's record says so; the student did nothing wrong
+            raise RuntimeError(f"teacher {directory.name} has diverged: {error}") from error
+        except Claimed as claimed:
+            if not said:
+                console.say(f"waiting for teacher {directory.name}: {claimed}")
+                said = True
+            if stop():
+                raise Interrupted("stopped while waiting for a teacher") from claimed
+            continue
+        if record["status"] == "done" and (said := distrust(directory, record)):
+            console.say(f"{said}, and the teacher is trained again")
+            continue
+        if record["status"] != "done":
+            raise RuntimeError(f"teacher {directory.name} has {record['status']}: {record['error']['message']}")
+        if record["provenance"]["data"] != fingerprint:
+            raise ConfigError(
+                f"teacher {directory.name} was trained on other data ({record['provenance']['data']}, now "
+                f"{fingerprint}); give these a bank of their own: bank=FOLDER"
+            )
+        return
+
+
+def distrust(directory: Path, record: Config) -> str | None:
+    """What is wrong with a teacher's files, in words, once its record is set aside; None where it can be learned from.
+
+    Raises Unreadable.
+    """
+    try:
+        check_teacher(directory, record.get("digest"))
+    except Damaged as error:
+        if not error.mend:
+            raise
+        return set_damaged_aside(directory / RECORD, error)
+    return None
+
+
+@functools.lru_cache(maxsize=256)
+def check_teacher(directory: Path, digest: str | None) -> None:
+    """Raise Damaged unless a teacher's weights and predictions are those that its record, of this digest, knows, and are
+    numbers. Once a process: they are read from the start to the end.
+    """
+    check_files(directory, read_record(directory) or {})
+    read_predictions(directory)
+    if not all(np.isfinite(array).all() for array in read_weights(directory).values()):
+        raise Damaged(f"{directory / WEIGHTS} holds weights that are no numbers")

@@ -1,0 +1,59 @@
+"""A training's state as a checkpoint of its run, and back."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.runtime.console import Console
+from harness.store import provenance
+from harness.store.checkpoint import (
+    CHECKPOINT,
+    FORMAT,
+    Identity,
+    check_identity,
+    read_checkpoint,
+    write_checkpoint,
+)
+from harness.store.files import Damaged, set_damaged_aside
+from harness.training.state import Training
+
+
+class Checkpoints:
+    """The checkpoint of the run of this hash, on the data of this fingerprint, in its directory."""
+
+    def __init__(self, directory: Path, run: str, data: str, console: Console):
+        self.directory, self.console = directory, console
+        self.of = {"run": run, "data": data, "code": provenance.code()}
+
+    def save(self, training: Training, epochs: int, attempts: int, wall_s: float) -> None:
+        """Write the checkpoint of a training. epochs: done; attempts, wall_s: so far."""
+        buffer = io.BytesIO()
+        torch.save(training.state(), buffer)
+        identity: Identity = {**self.of, "format": FORMAT, "epochs": epochs, "attempts": attempts, "wall_s": wall_s}
+        write_checkpoint(self.directory, identity, buffer.getvalue())
+
+    def load(self) -> tuple[Identity, dict[str, Any]] | None:
+        """The checkpoint of an earlier attempt: how far it had come, and the training's state. None where there is
+        none; one that is damaged, or of something else, is set aside and named.
+        """
+        try:
+            found = read_checkpoint(self.directory)
+            if found is None:
+                return None
+            identity, state = found
+            check_identity(self.directory, identity, **self.of)
+            return identity, self.decode(state)
+        except Damaged as error:
+            self.console.say(f"{set_damaged_aside(self.directory / CHECKPOINT, error)}, and the run starts again")
+            return None
+
+    def decode(self, state: bytes) -> dict[str, Any]:
+        try:
+            return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            raise Damaged(f"{self.directory / CHECKPOINT} holds no training ({type(error).__name__})") from error

@@ -1,0 +1,97 @@
+"""What cannot be run is refused in one line, before anything is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+from harness.config import ConfigError
+from harness.config.methods import build_method
+from harness.config.options import CHOICES, FOLDERS, Train
+from harness.run.names import check_name
+from harness.store.identity import flatten
+
+
+def validate(config: dict[str, Any]) -> None:
+    """Raise ConfigError, in one line, for what would fail later or mean nothing. Builds no network and reads no data."""
+    method = build_method(config)
+    teachers = config["teachers"]
+    for name, value in flatten(config).items():
+        require(not isinstance(value, float) or math.isfinite(value), f"{name} must be a number, not {value}")
+    for name in ("validation", "image_size"):
+        chosen = config["data"][name]
+        require(chosen is None or chosen >= 1, f"data.{name} must be at least 1, not {chosen}")
+    for name in config["evaluate"]["ood"] or ():
+        check_name("data", name)
+        require(
+            name not in (*FOLDERS, config["data"]["name"]),
+            f"evaluate.ood={name} is no other data set that goes by its name",
+        )
+    for name in ("padding", "randaugment", "cutout"):
+        require(config["data"][name] >= 0, f"data.{name} must not be negative, not {config['data'][name]}")
+    magnitude = config["data"]["magnitude"]
+    require(0 <= magnitude <= 30, f"data.magnitude must lie in [0, 30], not {magnitude}")
+    for name in ("workers", "memory_gb"):
+        chosen = config["data"][name]
+        require(chosen is None or chosen >= 0, f"data.{name} must not be negative, not {chosen}")
+    name = config["data"]["name"]
+    require(name not in FOLDERS or config["data"]["root"] is not None, f"data={name} needs data.root=FOLDER")
+    require(teachers["size"] >= 1, f"teachers.size must be at least 1, not {teachers['size']}")
+    require(teachers["set"] >= 0, f"teachers.set must not be negative, not {teachers['set']}")
+    caches = ("auto", "views", "none")
+    require(teachers["cache"] in caches, f"teachers.cache is one of {', '.join(caches)}, not {teachers['cache']!r}")
+    unknown = sorted(set(teachers["train"]) - {f.name for f in fields(Train)})
+    require(not unknown, f"teachers.train knows no option {', '.join(unknown)}")
+    validate_recipe(config["train"], "train")
+    if teachers["train"]:
+        validate_recipe({**config["train"], **teachers["train"]}, "teachers.train")
+    require(
+        method.minimum_teachers() <= teachers["size"],
+        f"method={config['method']['name']} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}",
+    )
+    options = config["sweep"]
+    require(options["pack"] >= 1, f"sweep.pack must be at least 1, not {options['pack']}")
+    require(
+        options["pack"] == 1 or options["workers"] is None,
+        "sweep.pack and sweep.workers both say how many run at a time: give one",
+    )
+    check_name("model", config["model"])
+    if teachers["model"]:
+        check_name("model", teachers["model"])
+
+
+def validate_recipe(train: dict[str, Any], prefix: str) -> None:
+    """Raise ConfigError for a recipe that means nothing; `prefix` names it."""
+    for name in ("epochs", "batch_size", "checkpoint_every", "accumulate", "steps_per_epoch", "lr_batch_size"):
+        require(train[name] is None or train[name] >= 1, f"{prefix}.{name} must be at least 1, not {train[name]}")
+    require(train["lr"] > 0, f"{prefix}.lr must be positive, not {train['lr']}")
+    require(train["weight_decay"] >= 0, f"{prefix}.weight_decay must not be negative, not {train['weight_decay']}")
+    sgd = train["optimiser"] == "sgd"
+    require(
+        not (sgd and train["nesterov"] and train["momentum"] == 0),
+        f"{prefix}.momentum=0 has nothing for Nesterov to look ahead with: add {prefix}.nesterov=false",
+    )
+    require(train["mixup"] >= 0, f"{prefix}.mixup must not be negative, not {train['mixup']}")
+    for name in ("momentum", "label_smoothing", "ema_decay", "swa_start"):
+        require(0 <= train[name] < 1, f"{prefix}.{name} must lie in [0, 1), not {train[name]}")
+    for name in CHOICES:
+        check_choice(name, train[name], f"{prefix}.")
+    warmup, epochs = train["warmup_epochs"], train["epochs"]
+    require(
+        0 <= warmup < epochs or epochs == 1,
+        f"{prefix}.warmup_epochs={warmup} leaves nothing of {prefix}.epochs={epochs}",
+    )
+    size, parts = train["batch_size"], train["accumulate"]
+    require(size % parts == 0, f"{prefix}.batch_size={size} does not divide into {prefix}.accumulate={parts} parts")
+
+
+def check_choice(name: str, chosen: str | None, prefix: str = "") -> None:
+    """Raise ConfigError for a value that an option of a recipe cannot have."""
+    known = CHOICES[name]
+    require(chosen in known, f"{prefix}{name} is one of {', '.join(map(str, known))}, not {chosen!r}")
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

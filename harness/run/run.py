@@ -1,0 +1,326 @@
+"""One run, from configuration to record: claim the directory, train or resume, evaluate, write.
+
+A teacher is a run like any other: a supervised one, in the bank's folder, with random streams of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness import streams
+from harness.config import ConfigError
+from harness.config.methods import build_method, method_defaults
+from harness.config.teachers import teacher_configs
+from harness.evaluation.evaluation import Evaluation, count_flops, judge_all, without_infinities
+from harness.evaluation.predictions import check_predictions, labels_of, predict_splits
+from harness.run.bank import Bank, await_teacher
+from harness.run.checkpoint import Checkpoints
+from harness.run.data import changed, load_images
+from harness.run.folder import finished, has_leftovers, make_writable, read_or_set_aside, tidy
+from harness.run.log import RunLog
+from harness.run.network import read_network, write_network
+from harness.run.views import CachedTeachers
+from harness.runtime import memory
+from harness.runtime.console import Console
+from harness.runtime.interruption import Interrupted, Stop
+from harness.store import provenance
+from harness.store.aside import TRAINED, forget_before, keep_trained, put_back_trained, set_aside
+from harness.store.checkpoint import CHECKPOINT
+from harness.store.claim import Claim
+from harness.store.identity import is_teacher, run_directory, run_hash
+from harness.store.predictions import PREDICTIONS, write_predictions
+from harness.store.record import VERSION, check_files, lacks, write_record
+from harness.store.weights import WEIGHTS
+from harness.training import networks
+from harness.training.data.changes import image_changes
+from harness.training.device import choose_device
+from harness.training.state import Training
+from harness.training.trainer import Diverged, Trainer, check_fit, check_parts
+from methods.method import Teachers
+
+# Its layers are so small that threads only wait for each other, on a busy machine a hundred times longer than they work.
+SMALL_MODEL = "preresnet_tiny"
+
+Record = dict[str, Any]
+
+
+def execute(
+    config: dict[str, Any], console: Console, stop: Stop = lambda: False, retry_teachers: bool = True
+) -> Record:
+    """The record of a run: read where it is finished, else made, resuming from a checkpoint where there is one.
+
+    Teachers that the bank lacks are trained; those that failed before, again, unless `retry_teachers` is False.
+    `stop` is asked between steps whether to checkpoint and end. Raises Interrupted then, Claimed where another process
+    is at the run (or took it over while this one was silent: nothing more is written then), Diverged, ConfigError, and
+    whatever else went wrong; the record says so before it is raised.
+    """
+    directory = run_directory(config)
+    force = config["force"] and not is_teacher(config)
+    if not force and (record := finished(directory, config, console)) and not has_leftovers(directory):
+        console.say(f"{directory.name}: already {record['status']}, not run again (force=true does)")
+        if said := changed(record, config, console):
+            console.say(f"note: {said}")
+        return record
+    device = choose_device(config["device"])
+    make_writable(directory, "bank" if is_teacher(config) else "runs")
+    with Claim(directory) as claim:
+        tidy(directory)
+        if force:
+            set_aside(directory, anew=True)
+        elif record := finished(directory, config, console):
+            clean_up(directory)
+            return record
+        return Run(config, directory, claim, device, console, stop, retry_teachers).execute()
+
+
+def clean_up(directory: Path) -> None:
+    """Remove what a run keeps until it has a record."""
+    for name in (CHECKPOINT, TRAINED):
+        (directory / name).unlink(missing_ok=True)
+    forget_before(directory)
+
+
+class Run:
+    """One run in its claimed directory."""
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        directory: Path,
+        claim: Claim,
+        device: torch.device,
+        console: Console,
+        stop: Stop,
+        retry_teachers: bool,
+    ):
+        self.config, self.directory, self.claim, self.device = config, directory, claim, device
+        self.retry_teachers = retry_teachers
+        self.console, self.stop = console, lambda: stop() or claim.lost()
+        self.started = time.time()
+        self.earlier: dict[str, Any] = {"epochs": 0, "attempts": 0, "wall_s": 0.0}
+        # Without a limit every job of a node would start a thread for each of its cores, and they would trample.
+        given = config["threads"] or (provenance.slurm() and int(os.environ.get("SLURM_CPUS_PER_TASK", 1)))
+        if given or config["model"] == SMALL_MODEL:
+            torch.set_num_threads(given or 1)
+        self.method = build_method(config)
+        self.fingerprint: str | None = None  # of the data, once they are loaded
+        self.bank: Bank | None = None  # once its teachers are there
+        self.teachers: Teachers | None = None
+        provenance.code(), provenance.revision()  # now: the files may change while the run goes on
+
+    def execute(self) -> Record:
+        keep_trained(self.directory)
+        trained = read_or_set_aside(self.directory, TRAINED, self.console)
+        wanted = lacks(trained, self.config["evaluate"]) if trained else self.config["evaluate"]
+        title = self.directory.name.rpartition("-")[0]
+        self.log = RunLog(self.directory, self.console, title, self.config["train"]["epochs"])
+        try:
+            self.data, self.fingerprint = load_images(self.config["data"], self.device, self.console)
+            network = self.build_student()
+            self.evaluation = Evaluation(self.config, wanted, self.data, self.console)
+            for teacher in teacher_configs(self.config):
+                await_teacher(teacher, self.fingerprint, self.retry_teachers, execute, self.console, self.stop)
+            self.bank = Bank(self.config, self.data, self.fingerprint, self.device)
+            if trained:
+                self.log.write("trained before, only evaluated")
+                record = self.complete(trained)
+            else:
+                record = self.train(network)
+            record["provenance"]["ended"] = timestamp(time.time())
+            record = write_record(self.directory, record)
+        except Exception as error:
+            self.claim.check()  # whatever went wrong, the files of a new owner are left alone
+            if trained:  # what it knew before is not lost
+                put_back_trained(self.directory)
+            status = {Interrupted: "interrupted", Diverged: "diverged"}.get(type(error), "failed")
+            self.log.write(traceback.format_exc() if status == "failed" else f"{status}: {error}")
+            if not trained:
+                write_record(self.directory, self.record(status, error))
+            raise
+        finally:
+            self.log.close()
+        clean_up(self.directory)
+        return record
+
+    def train(self, network: nn.Module) -> Record:
+        """The record of a student that is trained, or trained on from a checkpoint, and judged."""
+        self.teachers = self.bank.teachers(self.method, self.console, self.stop)
+        self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
+        trainer = self.trainer()
+        self.steps_per_epoch = trainer.steps_per_epoch
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)  # of earlier runs of this process
+        training = trainer.start(network)
+        self.checkpoints = Checkpoints(self.directory, run_hash(self.config), self.fingerprint, self.console)
+        if found := self.checkpoints.load():
+            self.earlier, state = found
+            training.restore(state)
+            self.log.write(f"resumed at step {training.step}, attempt {self.earlier['attempts'] + 1}")
+        self.log.begin(self.earlier["epochs"])
+        trainer.run(training)
+        return self.evaluate(trainer, training)
+
+    def save(self, training: Training) -> None:
+        """Write the checkpoint. Raises TakenOver."""
+        self.claim.check()
+        epochs = training.step // self.steps_per_epoch
+        self.checkpoints.save(training, epochs, self.earlier["attempts"] + 1, self.wall())
+
+    def trainer(self) -> Trainer:
+        config = self.config
+        return Trainer(
+            method=self.method,
+            data=self.data,
+            teachers=self.teachers,
+            recipe=config["train"],
+            padding=config["data"]["padding"],
+            flip=config["data"]["flip"],
+            seed=config["seed"],
+            changes=image_changes(config["data"], self.data),
+            report=self.report,
+            save=self.save,
+            stop=self.stop,
+        )
+
+    def report(self, epoch: dict[str, Any]) -> None:
+        self.claim.check()
+        self.log.epoch(epoch)
+
+    def build_student(self) -> nn.Module:
+        """The plain network that the student is made from. What cannot be trained is refused before teachers are."""
+        config, data = self.config, self.data
+        check_fit(config["train"], data)
+        check_fit({**config["train"], **config["teachers"]["train"]}, data)
+        stream = streams.generator(config["seed"], "init")
+        try:
+            network = networks.build(config["model"], data.classes, data.mean, data.sd, stream, data.size)
+            check_parts(config["train"], network)
+            network = network.to(self.device)
+            factors = streams.generator(config["seed"], "factors")
+            self.method.student(network, max(1, config["teachers"]["size"]), factors)
+        except ValueError as error:
+            raise ConfigError(f"model={config['model']}: {error}") from error
+        return network
+
+    def wall(self) -> float:
+        return self.earlier["wall_s"] + time.time() - self.started
+
+    # Evaluation and record ---------------------------------------------------------------------------------------
+
+    def evaluate(self, trainer: Trainer, training: Training) -> Record:
+        """Judge the chosen checkpoint, and write what the run leaves but its record."""
+        training.student.load_state_dict(training.best.student)
+        network = trainer.deploy(training.student)
+        logits, labels = predict_splits(network, self.data), labels_of(self.data)
+        record = self.record("done")
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            raise Diverged(f"the deployed network of epoch {training.best.epoch} gives answers that are no numbers")
+        record["metrics"], record["notes"] = judge_all(logits, labels, self.bank.logits())
+        record["selection"] = {"epoch": training.best.epoch, "acc": training.best.acc}
+        record["cost"] = self.cost(training, network)
+        nll_ts = record["metrics"]["student"]["test"]["nll_ts"]
+        record["diagnostics"] = self.evaluation.diagnose(training.student, network, self.bank, nll_ts, labels)
+        record |= self.evaluation.try_elsewhere(network, self.bank)
+        self.claim.check()
+        record, lost = without_infinities(record)
+        record["notes"] += [f"{name} is no number" for name in lost]
+        about = {"model": self.config["model"], "data": self.config["data"]["name"], "classes": str(self.data.classes)}
+        record["files"] = {
+            PREDICTIONS: write_predictions(self.directory, logits, labels),
+            WEIGHTS: write_network(self.directory, network, about),
+        }
+        record["cost"]["wall_s"] = self.wall()
+        return record
+
+    def complete(self, trained: Record) -> Record:
+        """The record of a run that was trained before, with answers to what is asked of it since."""
+        if trained["provenance"]["data"] != self.fingerprint:
+            raise ConfigError(
+                f"these data ({self.fingerprint}) are not those it was trained on ({trained['provenance']['data']})"
+            )
+        check_files(self.directory, trained)
+        network = read_network(self.directory, self.config["model"], self.data).to(self.device)
+        check_predictions(self.directory, network, self.data)
+        found = self.evaluation.try_elsewhere(network, self.bank)
+        before, now = trained["config"]["evaluate"], self.config["evaluate"]
+        asked = {"shift": before["shift"] or now["shift"], "ood": list(dict.fromkeys([*before["ood"], *now["ood"]]))}
+        source = self.source()
+        self.claim.check()
+        more, _ = without_infinities(found)
+        return {
+            **trained,
+            "config": {**trained["config"], "evaluate": {**before, **asked}},
+            "shift": more["shift"] or trained["shift"],
+            "ood": {**(trained["ood"] or {}), **(more["ood"] or {})} or None,
+            "provenance": {
+                **trained["provenance"],
+                "asked_later": {name: source[name] for name in ("git", "code", "host", "device", "command")},
+            },
+        }
+
+    def cost(self, training: Training, network: nn.Module) -> dict[str, float]:
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            peak = memory.peak_of_this_process()
+        return {
+            "wall_s": 0.0,
+            "device_s": training.seconds,
+            "images_per_s": training.step * self.config["train"]["batch_size"] / training.seconds,
+            "peak_memory_bytes": peak,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "flops": count_flops(network, self.data.test.images[:1]),
+        }
+
+    def source(self) -> dict[str, Any]:
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return provenance.describe(device, torch.get_num_threads())
+
+    def record(self, status: str, error: Exception | None = None) -> Record:
+        seed = self.config["seed"]
+        told = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": traceback.format_exc() if status == "failed" else None,
+            "log": str((self.directory / "run.log").resolve()),
+            "slurm_state": None,
+        }
+        return {
+            "version": VERSION,
+            "hash": run_hash(self.config),
+            "status": status,
+            "error": told if error else None,
+            "config": self.config,
+            "metrics": None,
+            "diagnostics": None,
+            "shift": None,
+            "ood": None,
+            "selection": None,
+            "notes": [],
+            "files": {},
+            "cost": {"wall_s": self.wall()},
+            "provenance": {
+                **self.source(),
+                "method_defaults": method_defaults(self.config["method"]["name"]),
+                "started": timestamp(self.started),
+                "ended": timestamp(time.time()),
+                "attempts": self.earlier["attempts"] + 1,
+                "streams": {purpose: streams.derive(seed, purpose) for purpose in streams.PURPOSES},
+                "teachers": self.bank.names if self.bank else [],
+                "teacher_views": isinstance(self.teachers, CachedTeachers),
+                "data": self.fingerprint,
+            },
+        }
+
+
+def timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")

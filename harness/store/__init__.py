@@ -1,0 +1,1 @@
+"""What lies on disk, and how much of it is believed."""

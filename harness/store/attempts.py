@@ -1,0 +1,29 @@
+"""`attempts.jsonl`: what happened to a run's jobs, a line each."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, TypedDict
+
+from harness.store.files import read_json_lines, to_json
+
+
+class Event(TypedDict):
+    """started, preempted, time_limit, cancelled, ended or died; when; and in which job (None: in none)."""
+
+    event: str
+    time: float
+    slurm: dict[str, Any] | None
+
+
+def append_event(directory: Path, event: str, slurm: dict[str, Any] | None, **facts: Any) -> None:
+    """Add what happened to a run's job, which provenance.slurm describes."""
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    with (Path(directory) / "attempts.jsonl").open("a") as file:
+        file.write(to_json({"event": event, "time": time.time(), "slurm": slurm, **facts}) + "\n")
+
+
+def read_events(directory: Path) -> list[Event]:
+    """The lines of `attempts.jsonl`, oldest first; what a dying job cut short is left out. Raises Damaged."""
+    return read_json_lines(Path(directory) / "attempts.jsonl", Event)

@@ -1,0 +1,162 @@
+"""The one door to files: written whole or not at all, read as what they should be or not believed.
+
+Whoever reads a file of ours goes through here, and so meets two errors: Damaged where the content is not what it should
+be, and its kind Unreadable where the file system does not hand it out (what is in it, nobody knows).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+MOST_JSON = 256 << 20  # bytes: a larger file is none of ours, and would take the machine's memory to find out
+BLOCK = 1 << 20
+
+
+class Damaged(ValueError):
+    """A file that is there but is not what it should be; its message is the one line that names it and says why.
+
+    mend: whether to set it aside and make it again.
+    """
+
+    mend = True
+
+
+class Unreadable(Damaged, OSError):
+    """A file that the file system does not hand out, such as one of somebody else, or on a failing disk."""
+
+    mend = False
+
+
+def write_atomically(path: Path, content: bytes | str, replace: bool = True) -> str:
+    """Write a file so that a reader sees the old one or the new one, never a part (also over NFS); returns its SHA-256.
+
+    Without `replace` it raises FileExistsError where there is one, whatever this machine's cache believes.
+    """
+    path = Path(path)
+    content = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        with scratch.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path) if replace else os.link(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return hashlib.sha256(content).hexdigest()
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """A value as JSON. Raises ValueError for NaN and infinities, which JSON has not."""
+    return json.dumps(value, indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, value: Any, indent: int | None = None, replace: bool = True) -> None:
+    """Write a value as JSON; as `write_atomically` and `to_json`."""
+    write_atomically(path, to_json(value, indent), replace)
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes | None:
+    """A file's content, or None where there is none. Raises Damaged for what is no file, or larger than `most` bytes,
+    and Unreadable.
+    """
+    try:
+        # Without waiting: whoever opens a named pipe for reading would else hang until somebody writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        if os.path.lexists(path):
+            raise Damaged(f"{path} is a link to nowhere") from error
+        return None
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise Damaged(f"{path} is no file")
+        if most is not None and about.st_size > most:
+            raise Damaged(f"{path} is too large to be what its name says ({about.st_size:,} bytes)")
+        try:
+            return file.read()
+        except OSError as error:
+            raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_json(path: Path, shape: Any = Any) -> Any:
+    """A JSON file's value, checked against a type (such as a TypedDict); None where there is no file.
+
+    Raises Damaged for what is no JSON or of another shape, and Unreadable.
+    """
+    content = read_bytes(path, MOST_JSON)
+    return None if content is None else parse_json(content, shape, str(path))
+
+
+def read_json_lines(path: Path, shape: Any = Any) -> list[Any]:
+    """The values of a file with one a line; what a dying process cut short, or never finished, is left out.
+
+    Raises Damaged where the file is no text, and Unreadable.
+    """
+    values = []
+    for line in (read_bytes(path, MOST_JSON) or b"").splitlines():
+        try:
+            values.append(parse_json(line, shape, str(path)))
+        except Damaged:
+            continue
+    return values
+
+
+def parse_json(content: bytes, shape: Any, name: str) -> Any:
+    """A value from JSON text, checked against a type; `name` is its origin, for the message of Damaged."""
+    try:
+        value = json.loads(content.decode())
+    except RecursionError as error:
+        raise Damaged(f"{name} is not valid JSON (nested too deeply)") from error
+    except ValueError as error:  # no UTF-8, no JSON, a number of thousands of digits
+        raise Damaged(f"{name} is not valid JSON ({str(error)[:200]})") from error
+    return check_shape(value, shape, name)
+
+
+def check_shape(value: Any, shape: Any, name: str) -> Any:
+    """The value itself, where it is of a type. Raises Damaged, naming its origin and the place in it, where not."""
+    try:
+        msgspec.convert(value, shape)  # checked, not converted: what a newer version added stays in it
+    except msgspec.ValidationError as error:
+        raise Damaged(f"{name} is not as it should be: {error}") from error
+    return value
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex digits. Raises FileNotFoundError and Unreadable."""
+    found = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                found.update(block)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
+    return found.hexdigest()
+
+
+def set_damaged_aside(path: Path, error: Damaged) -> str:
+    """Rename a file that cannot be believed, so that it is made again and can be looked into; returns the line that
+    says so. Raises the error itself where nobody knows whether the file is damaged.
+    """
+    if not error.mend:
+        raise error
+    aside = path.with_name(f"{path.stem}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}{path.suffix}")
+    with contextlib.suppress(FileNotFoundError):  # what is missing has nothing to set aside
+        path.rename(aside)
+        return f"{error}; it is now {aside.name}"
+    return str(error)

@@ -1,0 +1,69 @@
+"""Which run a configuration means: the hash of all that matters for its result, and the directory of that name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Where files lie, what runs them, how often they save, what is asked of them: none of it changes a result. (Diagnostics
+# are asked of a student's members, which are gone once they are merged: that needs another run.)
+INCIDENTAL = (
+    *("runs", "bank", "device", "threads", "force", "fail_fast", "harness", "sweep", "study"),
+    *("data.root", "data.download", "data.workers", "train.checkpoint_every", "evaluate.shift", "evaluate.ood"),
+)
+
+
+def relevant(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that matters for the result."""
+    kept = json.loads(json.dumps(config))
+    for key in INCIDENTAL:
+        if key == "data.root" and config["data"]["name"] == "folder":
+            continue  # where the images lie is all that tells one such set from another
+        *groups, name = key.split(".")
+        node = kept
+        for group in groups:
+            node = node[group]
+        node.pop(name, None)
+    return kept
+
+
+def run_hash(config: dict[str, Any]) -> str:
+    """Twelve hex digits of what matters for the result: equal hashes, equal runs.
+
+    Records keep the hash that they were made under: a change of this rule, or of INCIDENTAL, needs a new version of
+    the record.
+    """
+    return hashlib.sha256(json.dumps(relevant(config), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_directory(config: dict[str, Any]) -> Path:
+    """RUNS/data-model-method-sSEED-HASH; a teacher's is BANK/data-model-setS-mM-HASH."""
+    start = f"{config['data']['name']}-{config['model'].replace('/', '_')}"  # timm's names are timm/NAME
+    if is_teacher(config):
+        _, chosen, member = config["seed"].split("/")
+        return bank_folder(config) / f"{start}-set{chosen}-m{member}-{run_hash(config)}"
+    name = f"{start}-{config['method']['name']}-s{config['seed']}-{run_hash(config)}"
+    return Path(config["runs"]) / name
+
+
+def bank_folder(config: dict[str, Any]) -> Path:
+    """Where trained teachers are kept."""
+    return Path(config["bank"] or Path(config["runs"]) / "teachers")
+
+
+def is_teacher(config: dict[str, Any]) -> bool:
+    return isinstance(config["seed"], str)
+
+
+def flatten(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options as {"train.lr": 0.1, ...}; an empty mapping stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,111 @@
+"""Where a result came from: versions, code revision, machine, job."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("harness", "methods")  # what runs import
+REVISION_FILE = "revision.json"  # beside the packages in a snapshot of the code, which has no .git
+
+
+@functools.cache
+def revision() -> dict[str, Any]:
+    """Git revision of the checkout that the code runs from, and a hash of its uncommitted changes."""
+    if (ROOT / REVISION_FILE).exists():
+        return json.loads((ROOT / REVISION_FILE).read_text())
+    if not (ROOT / ".git").exists():
+        return {"revision": None, "dirty": False, "diff_hash": None}
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=True).stdout
+
+    try:
+        head = git("rev-parse", "HEAD").decode().strip()
+        changes = git("diff", "HEAD", "--", "*.py", "*.yaml")
+        untracked = git("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py", "*.yaml").split(b"\0")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return {"revision": None, "dirty": False, "diff_hash": None}
+    for name in filter(None, untracked):
+        changes += name + b"\0" + (ROOT / os.fsdecode(name)).read_bytes()
+    digest = hashlib.sha256(changes).hexdigest()[:12] if changes else None
+    return {"revision": head, "dirty": bool(changes), "diff_hash": digest}
+
+
+def sources() -> dict[str, bytes]:
+    """Every module that runs import: its path from ROOT, and its content."""
+    files = [file for name in PACKAGES for file in sorted((ROOT / name).rglob("*.py"))]
+    return {str(file.relative_to(ROOT)): file.read_bytes() for file in files}
+
+
+def digest(contents: dict[str, bytes]) -> str:
+    """Sixteen hex digits: equal where files of the same names have the same contents."""
+    found = hashlib.sha256()
+    for name, content in contents.items():
+        found.update(name.encode() + b"\0" + content + b"\0")
+    return found.hexdigest()[:16]
+
+
+@functools.cache
+def code() -> str:
+    """A hash of this package's and the methods' sources: equal where two runs ran the same code, commits or not."""
+    return digest(sources())
+
+
+def slurm() -> dict[str, Any] | None:
+    """The SLURM job that this process runs in, or None."""
+    environment = os.environ
+    if "SLURM_JOB_ID" not in environment:
+        return None
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    return {
+        "job_id": environment["SLURM_JOB_ID"],
+        "array_job_id": array,
+        "array_task_id": environment.get("SLURM_ARRAY_TASK_ID"),
+        "node": environment.get("SLURMD_NODENAME", socket.gethostname()),
+        "restarts": restarts(),
+    }
+
+
+def own_job() -> str | None:
+    """The id by which SLURM's commands know the job that this process runs in: JOB, or ARRAY_TASK."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID")
+
+
+def restarts() -> int:
+    """How often SLURM has begun this job again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0))
+
+
+def describe(device: str, threads: int) -> dict[str, Any]:
+    """The fields of a record's provenance that do not depend on the run. device: cpu, or the GPU's name; threads: of
+    torch.
+    """
+    return {
+        "harness": __version__,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "torchvision", "numpy")},
+        },
+        "git": revision(),
+        "code": code(),
+        "host": socket.gethostname(),
+        "device": device,
+        "threads": threads,
+        "slurm": slurm(),
+        "command": shlex.join(sys.argv),
+    }

@@ -1,0 +1,62 @@
+"""How a sweep ends: the table of what is done, the list of what is not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from harness.config.options import FOLDERS
+from harness.runtime.console import Console, duration
+from harness.store.files import Damaged
+from harness.store.record import answers, read_record
+from harness.sweep.plan import Plan
+from harness.sweep.summary import sweep_table
+
+
+def report(plan: Plan, folder: Path, not_run: dict[Path, str], started: float, console: Console) -> int:
+    """Show the table of what is done and the list of what is not; 0 where nothing is missing.
+
+    not_run: why students that nobody tried were not run; started: when the sweep was, in seconds.
+    """
+    records, failures, notes = [], [], []
+    for directory, config in plan.runs.items():
+        try:
+            record = read_record(directory)
+        except Damaged as error:
+            failures.append(f"{directory.name}: {error}")
+            continue
+        if record is not None and record["status"] == "done":
+            records.append(record)
+            if not answers(record, config["evaluate"]):
+                log = directory / "run.log"
+                failures.append(
+                    f"{directory.name}: done, but without all of evaluate.shift and ood, which the same command adds; "
+                    f"log {log}"
+                )
+        elif directory in plan.refused:
+            failures.append(f"{directory.name}: {plan.refused[directory]}")
+        elif directory in not_run:
+            failures.append(f"{directory.name}: {not_run[directory]}")
+        elif record is None:
+            failures.append(f"{directory.name}: not run")
+        else:
+            log = record["error"]["log"] or directory / "run.log"
+            failures.append(f"{directory.name}: {record['status']}: {record['error']['message']}; log {log}")
+        if directory in plan.finished and config["data"]["name"] in FOLDERS:
+            from harness.run.data import changed
+
+            if said := changed(record, config, console):
+                notes.append(f"{directory.name}: {said}")
+        if record is not None:
+            notes += [f"{directory.name}: {note}" for note in record.get("notes") or ()]
+    if records:
+        console.show(sweep_table(records))
+    for note in notes:
+        console.say(f"note     {note}")
+    for reason in failures:
+        console.say(f"missing  {reason}")
+    console.say(
+        f"{len(records)} of {len(plan.runs)} runs done in {folder}/ "
+        f"({duration(time.time() - started)}); tests and verdicts: python -m analysis {folder}"
+    )
+    return 1 if failures else 0

@@ -1,0 +1,99 @@
+"""The table at the end of a sweep: method x metric, mean and sd over seeds. Significance is analysis' business."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from typing import Any
+
+from harness.runtime.console import format_metric
+from harness.store.identity import flatten, relevant
+from harness.store.record import METRICS
+
+HIGHER_IS_BETTER = ("acc",)
+COST_REFERENCE = "ensemble_kd"
+
+
+def arms(configs: list[dict[str, Any]]) -> list[str]:
+    """A label for each run that equals another's where they differ in seed and teacher set only.
+
+    The method's name, followed by every option that varies: among runs of this method for the method's own options,
+    among all runs for the rest.
+    """
+    flat = []
+    for config in configs:
+        options = flatten(relevant(config))
+        flat.append({key: value for key, value in options.items() if key not in ("seed", "teachers.set")})
+    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for options in flat:
+        for key, value in options.items():
+            seen[options["method.name"] if key.startswith("method.") else "", key].add(repr(value))
+    labels = []
+    for options in flat:
+        name = options["method.name"]
+        varying = [
+            f"{key}={value}"
+            for key, value in options.items()
+            if key != "method.name" and len(seen[name if key.startswith("method.") else "", key]) > 1
+        ]
+        labels.append(" ".join([name, *varying]))
+    return labels
+
+
+def data_of(config: dict[str, Any]) -> tuple[str, str | None]:
+    """Which images a run is tested on: the set's name, and of a folder where it lies."""
+    data = relevant(config)["data"]
+    return data["name"], data.get("root")
+
+
+def sweep_table(records: list[dict[str, Any]]) -> Any:
+    """A rich table of the done records, a row an arm, in the order in which the arms came."""
+    from rich.table import Table
+
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for label, record in zip(arms([record["config"] for record in records]), records, strict=True):
+        groups[label].append(record)
+    means = {
+        (label, metric): statistics.fmean(r["metrics"]["student"]["test"][metric] for r in group)
+        for label, group in groups.items()
+        for metric in METRICS
+    }
+    fields = {label: (data_of(group[0]["config"]), group[0]["config"]["model"]) for label, group in groups.items()}
+    # Arms compete with those on the same images and network.
+    rivals = {label: [other for other in groups if fields[other] == fields[label]] for label in groups}
+    best = {}
+    for label in groups:
+        for metric in METRICS:
+            choose = max if metric in HIGHER_IS_BETTER else min
+            best[label, metric] = choose(means[rival, metric] for rival in rivals[label])
+    costs = {label: statistics.median(r["cost"]["device_s"] for r in group) for label, group in groups.items()}
+    reference = costs.get(COST_REFERENCE)
+
+    table = Table(title="test data: mean ± sd over runs (best in bold)", title_justify="left")
+    table.add_column("method")
+    for metric in METRICS:
+        table.add_column("acc %" if metric == "acc" else metric, justify="right")
+    table.add_column("n", justify="right")
+    table.add_column(f"cost / {COST_REFERENCE}" if reference else "training s", justify="right")
+    for label, group in groups.items():
+        cells = []
+        for metric in METRICS:
+            values = [r["metrics"]["student"]["test"][metric] for r in group]
+            sd = f" ± {format_metric(metric, statistics.stdev(values))}" if len(values) > 1 else ""
+            cell = format_metric(metric, means[label, metric]) + sd
+            tied = math.isclose(means[label, metric], best[label, metric], rel_tol=1e-12)
+            cells.append(f"[bold]{cell}[/bold]" if tied and len(rivals[label]) > 1 else cell)
+        cost = f"{costs[label] / reference:.2f}" if reference else f"{costs[label]:.1f}"
+        table.add_row(label, *cells, str(len(group)), cost)
+    table.add_section()
+    for who, label in (("teacher", "one teacher"), ("ensemble", "teacher ensemble")):
+        sets = {
+            (data_of(r["config"]), tuple(r["provenance"]["teachers"])): r["metrics"][who]["test"]
+            for r in records
+            if who in r["metrics"]
+        }
+        if sets and len({data for data, _ in sets}) == 1:
+            cells = [format_metric(m, statistics.fmean(found[m] for found in sets.values())) for m in METRICS]
+            table.add_row(label, *cells, f"{len(sets)} set{'s' if len(sets) > 1 else ''}", "", style="dim")
+    return table

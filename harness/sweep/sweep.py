@@ -1,0 +1,249 @@
+"""A sweep: plan, teachers, students, table, list of what failed. Everything that it knows is on disk.
+
+So it may be killed at any time: the same command reads what is there and goes on, and jobs that still run are
+adopted, not submitted again.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from harness.config import ConfigError
+from harness.config.teachers import teacher_configs
+from harness.jobs import memory
+from harness.jobs.backend import Backend, Shape
+from harness.jobs.local import Local, visible_gpus
+from harness.jobs.queue import QueueUnreachable
+from harness.jobs.slurm import Slurm
+from harness.runtime.console import Bar, Console
+from harness.runtime.interruption import Interrupted, StopRequest
+from harness.store.claim import Claimed
+from harness.store.identity import run_directory
+from harness.store.record import settled
+from harness.sweep.plan import describe, make_plan
+from harness.sweep.preview import describe_arrays, print_plan
+from harness.sweep.report import report
+from harness.sweep.shapes import shapes_of_runs
+from harness.sweep.submission import Submitter
+from harness.sweep.watch import Watch, outcome
+
+Config = dict[str, Any]
+STOPPED = 130
+
+
+class Sweep:
+    """The runs of one command line. `jobs` are the same runs as Hydra overrides, for launchers that want those;
+    `shapes` what each run's job asks of a cluster.
+
+    Raises ConfigError where a run is asked for in two shapes.
+    """
+
+    def __init__(
+        self,
+        configs: list[Config],
+        jobs: list[tuple[str, ...]],
+        shapes: list[Shape],
+        context: HydraContext,
+        hydra_config: DictConfig,
+        task_function: TaskFunction,
+    ):
+        self.configs, self.jobs = configs, jobs
+        self.context, self.hydra_config, self.task_function = context, hydra_config, task_function
+        self.options = configs[0]["sweep"]
+        self.folder = Path(configs[0]["runs"])
+        self.fail_fast = configs[0]["fail_fast"]
+        self.plan = make_plan(configs)
+        self.shapes = shapes_of_runs(configs, shapes)
+        self.default_shape = shapes[0]
+        self.console = Console()
+        self.started = time.time()
+        self.not_run: dict[Path, str] = {}  # students whose teacher failed
+        self.teachers: dict[Path, str] = {}  # how those that were looked at have ended
+
+    def run(self) -> int:
+        """Run what is missing and report; returns the exit status."""
+        if self.configs[0]["harness"]["plan"]:
+            print_plan(self.plan, self.folder, self.console, self.describe_arrays)
+            return 0
+        self.console.say(describe(self.plan))
+        if not self.plan.students:
+            return self.report()
+        if self.options["detach"] and not self.launcher_is("SlurmLauncher"):
+            raise ConfigError("sweep.detach=true needs SLURM: hydra/launcher=submitit_slurm, or a preset")
+        if self.launcher_is("BasicLauncher") and self.options["pack"] == 1 and self.options["workers"] is None:
+            status = self.run_here()
+        elif self.launcher_is("SlurmLauncher"):
+            try:
+                status = self.run_on_slurm(Slurm(self.shape, self.folder, self.options["pack"], self.options["poll_s"]))
+            except QueueUnreachable as error:
+                raise ConfigError(f"SLURM does not answer: {error}") from error
+        elif self.launcher_is("submitit_launcher.LocalLauncher") or self.launcher_is("BasicLauncher"):
+            status = self.run_jobs(self.pool())
+        else:
+            status = self.run_by_plugin()
+        self.console.close()
+        return self.report() if status is None else status
+
+    # One after the other in this process
+
+    def run_here(self) -> int | None:
+        """A run that fails is recorded and the next one starts. Like its siblings it returns None where the
+        sweep has come to its report, else the exit status.
+        """
+        from harness.run.run import execute
+
+        todo = [*self.plan.teachers.values(), *self.plan.students.values()]
+        bar = Bar(self.console, "sweep", len(todo))
+        failed = 0
+        with StopRequest() as stop:
+            for done, config in enumerate(todo):
+                bar.update(done, f"{done - failed} done, {failed} failed, {len(todo) - done} left")
+                directory = run_directory(config)
+                if reason := self.lacks_teacher(config):
+                    self.not_run[directory] = reason
+                    continue
+                try:
+                    record = execute(config, self.console, stop)
+                    self.console.say(outcome(record, directory))
+                    ended_well = record["status"] == "done"
+                except Interrupted as error:
+                    self.console.close()
+                    self.console.say(f"{error}; the same command goes on from there")
+                    return STOPPED
+                except Claimed as error:
+                    self.console.say(f"{directory.name}: left to others: {error}")
+                    continue
+                except ConfigError as error:
+                    if settled(directory) is None:  # it is about this machine, not about this run
+                        raise
+                    self.console.say(f"{directory.name}: {error}")
+                    ended_well = False
+                except Exception as error:  # noqa: BLE001  the run recorded it; the others must not suffer
+                    self.console.say(f"{directory.name}: {type(error).__name__}: {error}")
+                    ended_well = False
+                failed += not ended_well
+                if failed and self.fail_fast:
+                    break
+        bar.close()
+        return None
+
+    # Processes of this machine
+
+    def pool(self) -> Local:
+        """As many at a time as the options say: on each GPU, or on the machine's cores, `sweep.pack`."""
+        pack, workers = self.options["pack"], self.options["workers"]
+        gpus = [] if self.configs[0]["device"] == "cpu" else visible_gpus()
+        todo = [*self.plan.teachers.values(), *self.plan.students.values()]
+        if pack > 1:
+            pack, note = memory.most_together(todo, pack, gpus)
+            if note:
+                self.console.say(note)
+            workers = pack * max(1, len(gpus))
+        return Local(self.folder, workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2), gpus)
+
+    # Launchers of other plugins
+
+    def run_by_plugin(self) -> None:
+        """Hand the missing runs to Hydra's launcher; students then train the teachers they lack, under claims.
+
+        Raises ConfigError for options that such a launcher cannot keep.
+        """
+        for option, chosen in (("sweep.pack", self.options["pack"] > 1), ("fail_fast", self.fail_fast)):
+            if chosen:
+                raise ConfigError(f"{option} needs another launcher: basic, submitit_local or submitit_slurm")
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=self.task_function, config=self.hydra_config
+        )
+        pairs = zip(self.jobs, self.configs, strict=True)
+        launcher.launch([job for job, c in pairs if run_directory(c) in self.plan.students], initial_job_idx=0)
+
+    # Jobs
+
+    def run_on_slurm(self, backend: Slurm) -> int | None:
+        if not self.options["detach"]:
+            return self.run_jobs(backend)
+        submitter = Submitter(self.folder, backend, self.console)
+        teachers = submitter.submit(self.plan.teachers)
+        students = 0 if backend.unsubmitted else submitter.submit(self.plan.students, after=backend.arrays())
+        if backend.unsubmitted:
+            raise ConfigError(
+                f"the queue has no room for {len(backend.unsubmitted)} more: {teachers} teachers and {students} students "
+                "are submitted; without sweep.detach the same command waits for room"
+            )
+        self.console.say(f"submitted {teachers} teachers and {students} students: jobs {', '.join(backend.arrays())}")
+        self.say_how_to_reattach()
+        return 0
+
+    def run_jobs(self, backend: Backend) -> int | None:
+        """Teachers, then students, as jobs; waits for them, and lets none take another with it."""
+        submitter = Submitter(self.folder, backend, self.console)
+        with StopRequest() as stop:
+            for what, runs in (("teachers", self.plan.teachers), ("students", self.plan.students)):
+                if what == "students":
+                    self.not_run = {d: reason for d, c in runs.items() if (reason := self.lacks_teacher(c))}
+                todo = {directory: config for directory, config in runs.items() if directory not in self.not_run}
+                if not submitter.submit_patiently(what, todo, stop):
+                    self.console.say(f"stopped; no {what} are submitted")
+                    return STOPPED
+                watch = Watch(backend, self.console, what, todo)
+                if not watch.follow(stop, self.fail_fast, lambda some: submitter.submit(some, stop=stop)):
+                    if not stop():
+                        return None
+                    self.leave(backend, watch)
+                    return STOPPED
+        return None
+
+    def leave(self, backend: Backend, watch: Watch) -> None:
+        """Say what happens to the jobs when this process goes away."""
+        if backend.survives:
+            left = len(watch.pending) - len(backend.unsubmitted)
+            others = f"; {len(backend.unsubmitted)} found no room there yet" if backend.unsubmitted else ""
+            others += "; students are not submitted yet" if watch.what == "teachers" else ""
+            self.console.say(f"stopped watching; {left} {watch.what} stay with SLURM (scancel ends them){others}")
+        else:
+            watch.give_up_waiting()
+            self.console.say(
+                f"stopped; {watch.running()} {watch.what} that have started finish, the others do not start"
+            )
+        self.say_how_to_reattach()
+
+    def say_how_to_reattach(self) -> None:
+        once = ("sweep.detach=true", "force=true")
+        command = shlex.join(argument for argument in sys.argv[1:] if argument not in once)
+        self.console.say(f"to watch:    python -m harness.status {self.folder}")
+        self.console.say(f"to reattach: python -m harness {command}")
+
+    def lacks_teacher(self, config: Config) -> str | None:
+        """Why a student cannot run, once teachers are trained: one of its own could not be."""
+        for teacher in teacher_configs(config):
+            directory = run_directory(teacher)
+            if directory not in self.teachers:
+                record = settled(directory)
+                self.teachers[directory] = "missing" if record is None else record["status"]
+            if self.teachers[directory] in ("failed", "diverged"):
+                return f"not run: its teacher {directory.name} has {self.teachers[directory]}"
+        return None
+
+    # Words
+
+    def report(self) -> int:
+        return report(self.plan, self.folder, self.not_run, self.started, self.console)
+
+    def describe_arrays(self, runs: dict[Path, Config]) -> str:
+        on_slurm = self.launcher_is("SlurmLauncher")
+        return describe_arrays(runs, self.shape, self.options["pack"]) if on_slurm else ""
+
+    def shape(self, directory: Path) -> Shape:
+        return self.shapes.get(directory, self.default_shape)
+
+    def launcher_is(self, name: str) -> bool:
+        return self.hydra_config.hydra.launcher._target_.endswith(name)

@@ -1,0 +1,1 @@
+"""What happens on a device: data in, a trained student out."""

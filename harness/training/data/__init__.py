@@ -1,0 +1,47 @@
+"""Data sets by name, one module each, and the batches made of them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from harness.runtime.console import Console
+from harness.training.data.batches import Batches, DeviceBatches
+from harness.training.data.dataset import Dataset, Split, check
+from harness.training.data.files import FileImages
+from harness.training.data.workers import WorkerBatches
+
+MODULES = {
+    "digits": "harness.training.data.digits",
+    "fashion_mnist": "harness.training.data.fashion_mnist",
+    "cifar10": "harness.training.data.cifar",
+    "cifar100": "harness.training.data.cifar",
+    "svhn": "harness.training.data.svhn",
+    "tiny_imagenet": "harness.training.data.tiny_imagenet",
+    "folder": "harness.training.data.folder",
+    "imagenet": "harness.training.data.imagenet",
+}
+
+
+def load(config: dict[str, Any], console: Console | None = None) -> Dataset:
+    """The data set of a `data` configuration, on the CPU, checked.
+
+    Raises ConfigError, in one line that names the file, where data are missing or damaged.
+    """
+    data = import_module(MODULES[config["name"]]).load(config, console or Console())
+    return check(data, config["name"])
+
+
+def train_batches(
+    split: Split, padding: int, flip: bool, seed: int | str, batch_size: int, steps: int | None = None
+) -> Batches:
+    """Batches of a train split, where its images are: on the device, or in files, which workers crop in their own way.
+
+    steps: at most so many an epoch.
+    """
+    if isinstance(split.images, FileImages):
+        return WorkerBatches(split, flip, seed, batch_size, steps)
+    return DeviceBatches(split, padding, flip, seed, batch_size, steps)
+
+
+__all__ = ["MODULES", "Dataset", "Split", "load", "train_batches"]

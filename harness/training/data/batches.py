@@ -1,0 +1,68 @@
+"""The batches that a training is shown, in an order and with augmentations that depend on (seed, epoch) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from harness import streams
+from harness.training.data.augmentation import Augmentation
+from harness.training.data.dataset import Split
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images [B, C, H, W] in [0, 1] with their labels, [B] or as distributions [B, K], on the device."""
+
+    images: Tensor
+    labels: Tensor
+    views: Tensor | None = None  # [B] which of the N * V views of the split each image is, where they can be counted
+
+
+class Batches(Protocol):
+    """A source of batches. The incomplete last one of an epoch is dropped."""
+
+    steps: int  # an epoch
+    batch_size: int
+    device: torch.device
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from step `skip` of it on."""
+
+
+def count_steps(images: int, batch_size: int, most: int | None) -> int:
+    """Whole batches an epoch, at most so many."""
+    steps = images // batch_size
+    return steps if most is None else min(steps, most)
+
+
+def draw_rows(images: int, batch_size: int, steps: int, seed: int | str, epoch: int) -> Tensor:
+    """Which images the batches of an epoch show, [steps, B]: the same for every source and method."""
+    order = torch.randperm(images, generator=streams.generator(seed, "order", epoch))
+    return order[: steps * batch_size].view(steps, batch_size)
+
+
+class DeviceBatches:
+    """Batches of a split that lies on the device as a whole: its views are made by index arithmetic.
+
+    `steps`: at most so many batches an epoch.
+    """
+
+    def __init__(
+        self, split: Split, padding: int, flip: bool, seed: int | str, batch_size: int, steps: int | None = None
+    ):
+        self.split, self.seed, self.batch_size = split, seed, batch_size
+        self.device = split.images.device
+        self.augmentation = Augmentation(split.images, padding, flip, seed)
+        self.steps = count_steps(len(split), batch_size, steps)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        every = draw_rows(len(self.split), self.batch_size, self.steps, self.seed, epoch).to(self.device)
+        draws = self.augmentation.draw(epoch)
+        for rows in every[skip:]:
+            images, views = self.augmentation(rows, draws)
+            yield Batch(images, self.split.labels[rows], views)

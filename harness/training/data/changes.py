@@ -1,0 +1,61 @@
+"""Batches changed further on the device, whoever made them: RandAugment, CutOut, MixUp.
+
+What is drawn depends on (seed, epoch, step) alone, each change by a stream of its own, and is drawn for a whole epoch
+at once: a step then waits for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from harness import streams
+from harness.training.data.batches import Batch, Batches
+from harness.training.data.cutout import CutOut
+from harness.training.data.dataset import Dataset
+from harness.training.data.randaugment import RandAugment
+
+
+class Change(Protocol):
+    """One kind of change of a batch."""
+
+    stream: str  # the name of its random stream
+
+    def draw(self, generator: torch.Generator, steps: int, batch: int, device: torch.device) -> Sequence[Any]:
+        """What every step of an epoch needs, ready on the device."""
+
+    def __call__(self, images: Tensor, labels: Tensor, draws: Any) -> tuple[Tensor, Tensor]:
+        """Changed images [B, C, H, W] in [0, 1] and labels, [B] or as distributions [B, K]."""
+
+
+class ChangedBatches:
+    """The batches of another source after changes, in their order. Their images are views of nothing any more."""
+
+    def __init__(self, source: Batches, changes: Sequence[Change], seed: int | str):
+        self.source, self.changes, self.seed = source, changes, seed
+        self.steps, self.batch_size, self.device = source.steps, source.batch_size, source.device
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from step `skip` of it on."""
+        drawn = [
+            change.draw(streams.generator(self.seed, change.stream, epoch), self.steps, self.batch_size, self.device)
+            for change in self.changes
+        ]
+        for step, batch in enumerate(self.source.epoch(epoch, skip), skip):
+            images, labels = batch.images, batch.labels
+            for change, draws in zip(self.changes, drawn, strict=True):
+                images, labels = change(images, labels, draws[step])
+            yield Batch(images, labels)
+
+
+def image_changes(config: dict[str, Any], data: Dataset) -> list[Change]:
+    """The changes that a `data` configuration asks for."""
+    changes: list[Change] = []
+    if config["randaugment"]:
+        changes.append(RandAugment(config["randaugment"], config["magnitude"]))
+    if config["cutout"]:
+        changes.append(CutOut(config["cutout"], torch.tensor(data.mean, device=data.train.images.device)))
+    return changes

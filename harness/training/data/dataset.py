@@ -1,0 +1,95 @@
+"""A data set as raw pixels: whole tensors on one device, or images in files that stand in for one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from harness.config import ConfigError
+from harness.training.data.files import FileImages
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images [N, C, H, W] uint8 and labels [N] int64, on one device."""
+
+    images: Tensor | FileImages
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Split:
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits and what a network must know of them."""
+
+    classes: int
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    sd: tuple[float, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def size(self) -> int:
+        """Height and width of an image."""
+        return self.train.images.shape[-1]
+
+    def to(self, device: torch.device | str) -> Dataset:
+        train, validation, test = (split.to(device) for split in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)
+
+    def fingerprint(self) -> str:
+        """A hash of every pixel (or file), label and split: equal where two runs saw the same data."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            for values in (split.images, split.labels):
+                in_files = isinstance(values, FileImages)
+                digest.update(values.fingerprint() if in_files else values.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def hold_out(images: Tensor, labels: Tensor, validation: int, name: str) -> tuple[Split, Split]:
+    """The first images as the train split, the last `validation` of them as the validation split, in file order."""
+    kept = len(labels) - validation
+    if not 0 < validation < len(labels):
+        raise ConfigError(f"data.validation={validation} leaves no train split of the {len(labels)} images of {name}")
+    return Split(images[:kept], labels[:kept]), Split(images[kept:], labels[kept:])
+
+
+def last_of_each(labels: Tensor, classes: int, validation: int) -> Tensor:
+    """Which of the images [N] are held out: the last validation / classes of every class."""
+    each = validation // classes
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(classes):
+        rows = (labels == label).nonzero().flatten()
+        if not 0 < each < len(rows):
+            raise ConfigError(
+                f"data.validation={validation} is {each} images of each class, of which one has {len(rows)}"
+            )
+        held[rows[-each:]] = True
+    return held
+
+
+def check(data: Dataset, name: str) -> Dataset:
+    """The data set itself. Raises ConfigError where counts differ, labels are out of range, classes have no image."""
+    for split_name in ("train", "validation", "test"):
+        split = getattr(data, split_name)
+        where = f"the {split_name} split of {name}"
+        if len(split.images) != len(split.labels):
+            raise ConfigError(f"{where} has {len(split.images)} images but {len(split.labels)} labels")
+        low, high = (int(split.labels.min()), int(split.labels.max())) if len(split) else (0, 0)
+        if low < 0 or high >= data.classes:
+            raise ConfigError(f"{where} has labels from {low} to {high}, not from 0 to {data.classes - 1}")
+        absent = (torch.bincount(split.labels, minlength=data.classes) == 0).nonzero().flatten().tolist()
+        if absent:
+            told = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
+            raise ConfigError(f"{where} has no image of {len(absent)} of {data.classes} classes: {told}")
+    return data

@@ -1,0 +1,251 @@
+"""The training loop: the same for teachers and students, whatever the method.
+
+A run is a function of (network, data, method, teachers, recipe, seed): every random draw comes from a named stream at
+(seed, purpose, epoch or step). So a checkpoint holds weights, momentum and the step, and a run that was interrupted
+goes on to the same weights as one that was not: bit for bit on a CPU, on a GPU as far as its kernels repeat themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness import streams
+from harness.config import ConfigError
+from harness.runtime.interruption import Interrupted, Stop
+from harness.training import optimisation
+from harness.training.data import Dataset, train_batches
+from harness.training.data.batches import Batch
+from harness.training.data.changes import Change, ChangedBatches
+from harness.training.data.mixup import MixUp
+from harness.training.inference import predict, reestimate_batch_norm
+from harness.training.optimisation import RunningMean
+from harness.training.state import Best, Training
+from methods.method import Method, Teachers
+
+
+class Diverged(RuntimeError):
+    """The loss stopped being a number."""
+
+
+@dataclass
+class Trainer:
+    """One training on one device.
+
+    recipe: the `train` configuration. changes: of images, beyond crops and mirror images. `report` is called with each
+    epoch's summary (a dict), `save` with the Training whenever it is worth keeping, `stop` is asked between steps
+    whether to end here.
+    """
+
+    method: Method
+    data: Dataset
+    teachers: Teachers
+    recipe: dict[str, Any]
+    padding: int
+    flip: bool
+    seed: int | str
+    changes: Sequence[Change] = ()
+    report: Callable[[dict[str, Any]], None] = lambda summary: None
+    save: Callable[[Training], None] = lambda training: None
+    stop: Stop = lambda: False
+
+    def __post_init__(self) -> None:
+        self.epochs: int = self.recipe["epochs"]
+        check_fit(self.recipe, self.data)
+        size, steps = self.recipe["batch_size"], self.recipe["steps_per_epoch"]
+        self.batches = train_batches(self.data.train, self.padding, self.flip, self.seed, size, steps)
+        mixup = [MixUp(self.recipe["mixup"], self.data.classes)] if self.recipe["mixup"] else []
+        if changes := [*self.changes, *mixup]:
+            self.batches = ChangedBatches(self.batches, changes, self.seed)
+        self.steps_per_epoch = self.batches.steps
+        self.device = self.data.train.images.device
+        wanted, on_gpu = self.recipe["channels_last"], self.device.type == "cuda"
+        chosen = on_gpu if wanted is None else wanted
+        self.memory_format = torch.channels_last if chosen else torch.contiguous_format
+        torch.backends.cudnn.benchmark = on_gpu  # every step has the same shapes
+        for network in self.teachers.networks:
+            network.to(memory_format=self.memory_format)
+            self.compile(network)
+
+    def compile(self, network: nn.Module) -> None:
+        """Compile a network in place, where the recipe asks for it."""
+        if mode := self.recipe["compile"]:
+            network.compile(mode=mode)
+
+    def start(self, network: nn.Module) -> Training:
+        """A training at step 0 from a freshly initialised plain network on the data's device."""
+        members = len(self.teachers)
+        network = network.to(memory_format=self.memory_format)
+        student = self.method.student(network, members, streams.generator(self.seed, "factors"))
+        groups = self.method.parameter_groups(student, self.recipe["weight_decay"])
+        optimiser = optimisation.build_optimiser(
+            groups, self.recipe["optimiser"], self.recipe["momentum"], self.recipe["nesterov"]
+        )
+        torch.manual_seed(streams.derive(self.seed, "layers"))  # for networks whose layers draw, such as dropout
+        average = RunningMean(student) if self.recipe["average"] == "ema" else None
+        self.compile(student)
+        return Training(student, optimiser, average=average)
+
+    def run(self, training: Training) -> Training:
+        """Train to the end of the recipe. Raises Diverged, or Interrupted where `stop` said so."""
+        training.student.train()
+        while training.step < self.epochs * self.steps_per_epoch:
+            epoch = training.step // self.steps_per_epoch
+            summary = self.run_epoch(training, epoch)
+            self.average_epoch(training, epoch)
+            if self.validates(epoch + 1):
+                summary["validation"] = self.validate(training, epoch + 1)
+            self.report(summary)
+            if (epoch + 1) % self.recipe["checkpoint_every"] == 0 or epoch + 1 == self.epochs:
+                self.save(training)
+        return training
+
+    def run_epoch(self, training: Training, epoch: int) -> dict[str, Any]:
+        """The steps of one epoch from `training.step` on; nothing in here waits for the device."""
+        first, start, before = training.step, time.perf_counter(), training.seconds
+        totals = training.totals
+        for batch in self.batches.epoch(epoch, training.step % self.steps_per_epoch):
+            if self.stop():
+                training.seconds += time.perf_counter() - start
+                self.save(training)
+                raise Interrupted(f"stopped at step {training.step} of {self.epochs * self.steps_per_epoch}")
+            parts = self.take_step(training, batch)
+            for name, value in parts.items():
+                totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+        # The epoch's one look at the device.
+        means = {name: float(value) / self.steps_per_epoch for name, value in totals.items()}
+        training.totals = {}
+        elapsed = time.perf_counter() - start
+        training.seconds = before + elapsed
+        if not math.isfinite(means["loss"]):
+            raise Diverged(f"the loss became {means['loss']} by step {training.step}, in epoch {epoch + 1}")
+        return {
+            "epoch": epoch + 1,
+            "step": training.step,
+            **means,
+            "lr": self.rate(training.step - 1),
+            "images_per_s": (training.step - first) * self.recipe["batch_size"] / elapsed,
+            "elapsed_s": training.seconds,
+        }
+
+    def rate(self, step: int) -> float:
+        warmup = self.recipe["warmup_epochs"] * self.steps_per_epoch
+        peak, meant_for = self.recipe["lr"], self.recipe["lr_batch_size"]
+        if meant_for is not None:
+            peak = peak * self.recipe["batch_size"] / meant_for
+        total = self.epochs * self.steps_per_epoch
+        return optimisation.learning_rate(step, peak, warmup, total, self.recipe["schedule"])
+
+    def take_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
+        """One update; returns the loss and its parts, on the device."""
+        if self.recipe["compile"]:
+            torch.compiler.cudagraph_mark_step_begin()  # so that one network's graph leaves the others' outputs alone
+        optimisation.set_learning_rate(training.optimiser, self.rate(training.step))
+        labels = batch.labels
+        if self.recipe["label_smoothing"]:
+            labels = self.smooth(labels)
+        count = self.recipe["accumulate"]
+        means: dict[str, Tensor] = {}
+        views = [None] * count if batch.views is None else batch.views.chunk(count)
+        images = batch.images.contiguous(memory_format=self.memory_format)
+        for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), views, strict=True)):
+            parts = self.backward(training, *rows, k)
+            for name, value in parts.items():
+                means[name] = value if k == 0 else means[name] + value
+        training.optimiser.step()
+        training.optimiser.zero_grad(set_to_none=True)
+        if self.recipe["average"] == "ema":
+            # Early on the mean runs over the steps that there are, not over the initial weights.
+            decay = min(self.recipe["ema_decay"], (1 + training.step) / (10 + training.step))
+            training.average.add(1 - decay)
+        training.step += 1
+        return means
+
+    def backward(
+        self, training: Training, images: Tensor, labels: Tensor, views: Tensor | None, k: int
+    ) -> dict[str, Tensor]:
+        """Add the gradients of part k of a batch; returns its share of the batch's mean loss and of its parts."""
+        student, count = training.student, self.recipe["accumulate"]
+        generator = streams.generator(self.seed, "perturbation", training.step, *([k] if k else []))
+        self.teachers.expect(images, views)
+        with self.autocast():
+            images, labels = self.method.inputs(images, labels, self.teachers, student, generator)
+            parts = self.method.loss(images, labels, self.teachers, student)
+        if count > 1:
+            parts = {name: value / count for name, value in parts.items()}
+        parts["loss"].backward()
+        return parts
+
+    def smooth(self, labels: Tensor) -> Tensor:
+        """Labels [B] or [B, K] as distributions [B, K], a share of each spread evenly over all classes."""
+        share, classes = self.recipe["label_smoothing"], self.data.classes
+        soft = labels if labels.is_floating_point() else nn.functional.one_hot(labels, classes).float()
+        return soft * (1 - share) + share / classes
+
+    def average_epoch(self, training: Training, epoch: int) -> None:
+        """SWA: the plain mean of the student after every epoch from `swa_start` on (epochs count from 0 here)."""
+        past = epoch - math.floor(self.recipe["swa_start"] * self.epochs)
+        if self.recipe["average"] != "swa" or past < 0:
+            return
+        if training.average is None:
+            training.average = RunningMean(training.student)
+        else:
+            training.average.add(1 / (past + 1))
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        if self.recipe["precision"] == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def validates(self, epoch: int) -> bool:
+        """After epoch 1, every tenth of the epochs, and every epoch of the last tenth (epochs count from 1)."""
+        tenth = max(1, self.epochs // 10)
+        return epoch == 1 or epoch % tenth == 0 or epoch > self.epochs - tenth
+
+    def validate(self, training: Training, epoch: int) -> dict[str, float]:
+        """Accuracy and NLL of the network as it would be deployed; keeps the student where it is the best so far."""
+        logits = predict(self.deploy(training.judged), self.data.validation)
+        if not torch.isfinite(logits).all():
+            raise Diverged(f"the network's answers became no numbers by step {training.step}, in epoch {epoch}")
+        labels = self.data.validation.labels
+        found = {
+            "acc": float((logits.argmax(1) == labels).double().mean()),
+            "nll": float(nn.functional.cross_entropy(logits.double(), labels)),
+        }
+        # Of SWA only averages compete: the student before them is what the recipe means to improve on.
+        averaged = self.recipe["average"] != "swa" or training.average is not None
+        if averaged and found["acc"] > training.best.acc:
+            training.best = Best(epoch, found["acc"], copy.deepcopy(training.judged.state_dict()))
+        return found
+
+    def deploy(self, student: nn.Module) -> nn.Module:
+        """The method's plain network in evaluation mode, batch norm re-estimated where the method asks for it."""
+        network = self.method.deploy(student).requires_grad_(False)
+        if self.method.reestimate_bn or self.recipe["average"] == "swa":  # statistics are not linear in the weights
+            reestimate_batch_norm(network, self.data.train)
+        return network.eval()
+
+
+def check_fit(recipe: dict[str, Any], data: Dataset) -> None:
+    """Raise ConfigError for a recipe that has no step on these data."""
+    if recipe["batch_size"] > len(data.train):
+        raise ConfigError(f"train.batch_size={recipe['batch_size']} is more than the {len(data.train)} train images")
+
+
+def check_parts(recipe: dict[str, Any], network: nn.Module) -> None:
+    """Raise ConfigError where batch norm would see one image at a time."""
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    size, parts = recipe["batch_size"], recipe["accumulate"]
+    if normed and size == parts:
+        raise ConfigError(
+            f"train.batch_size={size} in train.accumulate={parts} parts shows batch norm one image at a time: "
+            "it needs at least 2"
+        )

@@ -1,0 +1,162 @@
+"""`python -m harness.verify RUN... [--train]`: does a record hold?
+
+Each RUN is a finished run's directory, or a folder of them. Of each run
+
+    its files     are those that its record knows by their digests, its record is as it was written
+    its data      are those that it was trained on
+    its numbers   come out again where the stored student is evaluated once more
+    --train       and where it is trained once more, in a folder of its own (bit for bit on a CPU with the same threads)
+
+A line says what holds and what does not; the exit status is 1 where anything does not, 2 where there is nothing to verify.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.config import ConfigError
+from harness.config.teachers import teacher_configs
+from harness.evaluation.evaluation import judge_all
+from harness.evaluation.predictions import check_predictions, labels_of, predict_splits
+from harness.run.bank import check_teacher
+from harness.run.data import load_images
+from harness.run.network import read_network
+from harness.run.run import execute
+from harness.runtime.console import Console
+from harness.store.files import Damaged
+from harness.store.identity import bank_folder, is_teacher, run_directory
+from harness.store.predictions import read_predictions
+from harness.store.record import METRICS, RECORD, RUN, check_files, lost_files, read_record
+
+# Metrics of predictions in half precision, and of a student that another device or library evaluates.
+TOLERANCE = 0.005
+CPU = torch.device("cpu")
+
+Record = dict[str, Any]
+
+
+class Broken(ValueError):
+    """A record that does not hold; its message says in what."""
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """The directories of runs and teachers with a record, at or below a folder."""
+    if (folder / RECORD).exists() or RUN.search(folder.absolute().name):
+        yield folder
+        return
+    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        yield from find_runs(place)
+
+
+def verify(directory: Path, train: bool, console: Console) -> str:
+    """What holds, in words. Raises Broken, Damaged or ConfigError where something does not."""
+    record = read_record(directory)
+    if record is None:
+        raise Broken("it has no record")
+    if record["status"] != "done":
+        return f"{record['status']}: it claims no numbers"
+    if lost := lost_files(directory, record):
+        raise Broken(f"{lost[0]} is gone")
+    check_files(directory, record)
+    config = record["config"]
+    data, fingerprint = load_images(config["data"], CPU, console)
+    if fingerprint != record["provenance"]["data"]:
+        raise Broken(f"its data are others by now ({fingerprint}, not {record['provenance']['data']})")
+    network = read_network(directory, config["model"], data)
+    largest = check_predictions(directory, network, data)
+    teachers = find_teachers(directory, config)
+    again = judge_all(predict_splits(network, data), labels_of(data), stored_logits(teachers))[0]
+    compare(record["metrics"], again, TOLERANCE)
+    said = f"holds: logits within {largest:.2g}, {len(METRICS)} metrics of {', '.join(again)}"
+    said += "" if record.get("files") else "; its version has no digests"
+    return said + (train_again(record, directory, console) if train else "")
+
+
+def bank_of(directory: Path, config: Record) -> Path:
+    """The bank of a run: the one that it names, else beside it, wherever its folder lies by now."""
+    return directory.parent / "teachers" if config["bank"] is None else bank_folder(config)
+
+
+def find_teachers(directory: Path, config: Record) -> list[Path]:
+    """The teachers of a run, their files checked."""
+    bank = bank_of(directory, config)
+    found = [bank / run_directory(teacher).name for teacher in teacher_configs(config)]
+    for place in found:
+        record = read_record(place)
+        if record is None:
+            raise Broken(f"its teacher {place} is gone")
+        check_teacher(place, record.get("digest"))
+    return found
+
+
+def stored_logits(teachers: list[Path]) -> dict[str, Any]:
+    """What teachers recorded, by split: [M, N, K]."""
+    import numpy as np
+
+    found = [read_predictions(place)[0] for place in teachers]
+    return {name: np.stack([one[name] for one in found]) for name in found[0]} if found else {}
+
+
+def compare(recorded: Record, again: Record, tolerance: float) -> None:
+    """Raise Broken for the first metric that is further away than that, absolutely and relatively."""
+    for who in recorded:
+        for split, values in recorded[who].items():
+            for metric in METRICS:
+                was, now = values[metric], again.get(who, {}).get(split, {}).get(metric, math.nan)
+                if not math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance):
+                    raise Broken(f"{metric} of the {who} on {split} data comes out as {now:.6g}, recorded is {was:.6g}")
+
+
+def train_again(record: Record, directory: Path, console: Console) -> str:
+    """Train a run once more, its teachers from the bank; what came out, in words. Raises Broken."""
+    with tempfile.TemporaryDirectory() as scratch:
+        config = {**record["config"], "runs": scratch, "force": False}
+        config["bank"] = scratch if is_teacher(config) else str(bank_of(directory, record["config"]).resolve())
+        again = execute(config, console)
+    if again["status"] != "done":
+        raise Broken(f"trained again it has {again['status']}: {again['error']['message']}")
+    compare(record["metrics"], again["metrics"], TOLERANCE)
+    same = again["files"] == record.get("files")
+    return "; trained again " + ("to the same files" if same else "to the same metrics, not to the same files")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m harness.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's directory, or a folder of runs")
+    parser.add_argument("--train", action="store_true", help="train each run once more, too")
+    options = parser.parse_args(arguments)
+    console = Console()
+    places = []
+    for folder in options.runs:
+        if not folder.is_dir():
+            print(f"error: no folder {folder}", file=sys.stderr)
+            return 2
+        places += find_runs(folder)
+    if not places:
+        print(f"error: no runs in {', '.join(map(str, options.runs))}", file=sys.stderr)
+        return 2
+    broken = 0
+    for place in places:
+        try:
+            console.say(f"{place.name}: {verify(place, options.train, console)}")
+        except (Broken, Damaged, ConfigError) as error:
+            broken += 1
+            console.say(f"{place.name}: DOES NOT HOLD: {error}")
+    console.close()
+    console.say(f"{len(places) - broken} of {len(places)} runs hold")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Tables in five forms."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from analysis.report import render
+from analysis.report.tables.table import Table
+
+
+def test_markdown(view):
+    text = render.markdown(view.tables[0])
+    header, rule = text.splitlines()[2:4]
+    assert header.count("|") == rule.count("|") == len(view.tables[0].columns) + 1
+    assert "**" in text
+    for hashes in view.tables[0].runs:
+        assert all(h in text for h in hashes)
+
+
+def test_csv_reads_back(view):
+    rows = list(csv.reader(io.StringIO(render.as_csv(view.tables[:1]))))
+    assert rows[0] == ["table", *view.tables[0].columns, "runs"]
+    assert all(len(row) == len(rows[0]) for row in rows)
+    assert rows[-1][-1].split() == view.tables[0].runs[-1]
+
+
+def test_html_escapes(view):
+    table = Table('<a> & "b"', ["x", "<y>"], [["<script>", "1 < 2"]], [["abc"]])
+    text = render.as_html(table)
+    assert "<script>" not in text
+    assert "&lt;y&gt;" in text
+    assert text.count("<th scope") == 3
+
+
+def latex_is_balanced(text):
+    body = re.sub(r"(?<!\\)%.*", "", text)
+    stripped = re.sub(r"\\[{}\\&%$#_]", "", body)
+    assert stripped.count("{") == stripped.count("}")
+    assert stripped.count("$") % 2 == 0
+    assert not re.search(r"(?<!\\)[#_]", re.sub(r"\\[a-z]+\{[^}]*\}", "", body.replace(r"\_", "")).replace("%", ""))
+    begun = re.findall(r"\\begin\{(\w+)\}", body)
+    assert sorted(begun) == sorted(re.findall(r"\\end\{(\w+)\}", body))
+
+
+def test_latex_is_well_formed(view):
+    for table in view.tables:
+        text = render.latex(table)
+        latex_is_balanced(text)
+        rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+        assert len(rows) == len(table.rows) + 1
+        assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(table.columns) - 1}
+        assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(view, tmp_path):
+    body = "\n".join(render.latex(table) for table in view.tables)
+    source = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+    (tmp_path / "t.tex").write_text(source)
+    subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("width", [60, 100, 400])
+def test_narrow_terminals_get_the_table_in_parts(view, width):
+    table = view.tables[0]
+    parts = render.split(table, width)
+    assert [name for part in parts for name in part.columns[1:]] == table.columns[1:]
+    assert all(part.columns[0] == "arm" and len(part.rows) == len(table.rows) for part in parts)
+    assert (len(parts) == 1) == (width == 400)
+    bold = {(part.rows[i][0], part.columns[j]) for part in parts for i, j in part.bold}
+    assert bold == {(table.rows[i][0], table.columns[j]) for i, j in table.bold}
+    assert [part.notes for part in parts] == [[]] * (len(parts) - 1) + [table.notes]
+    for part in parts:
+        if len(part.columns) > 2:
+            widest = [max(len(row[j]) for row in (part.columns, *part.rows)) for j in range(len(part.columns))]
+            assert sum(widest) + 3 * len(widest) <= width
+
+
+def test_text_form_shows_every_cell(view):
+    text = render.render(view.tables[:1], "text")
+    assert all(cell in text for row in view.tables[0].rows for cell in row)
+    with pytest.raises(ValueError, match="unknown form"):
+        render.render([], "word")
+
+
+@pytest.mark.parametrize(
+    "form, expected",
+    [("markdown", "a\nb\n\n"), ("latex", "% a\n% b\n\n"), ("html", "<p>a</p>\n<p>b</p>\n\n"), ("csv", "")],
+)
+def test_lines_stand_above_the_tables_where_the_form_allows(form, expected):
+    assert render.head(["a", "b"], form) == expected
+    assert render.head([], form) == ""

@@ -1,0 +1,152 @@
+"""Tables: right numbers, traceable."""
+
+import numpy as np
+import pytest
+
+from analysis.records.loading import load
+from analysis.records.study import Study, parse
+from analysis.report.summary import summarise
+from analysis.report.tables.ablation import ablation
+from analysis.report.tables.costs import costs
+from analysis.report.tables.images import image_tables
+from analysis.verdicts.images import compare_images
+from tests.analysis.synthetic import change, make_run, make_study
+
+
+def test_cells_are_mean_and_sd_of_the_runs_named(runs, view):
+    table = view.tables[0]
+    labels = [row[0] for row in table.rows]
+    assert labels == [
+        "(one teacher)", "(teacher ensemble)", "kd", "ensemble_kd", "weight_averaging", "perturbation",
+        "combined",
+        "combined[student_term=false]",
+    ]  # fmt: skip
+    for row, hashes in zip(table.rows[2:], table.runs[2:], strict=True):
+        mine = runs.set_index("run").loc[hashes]
+        assert set(mine["arm"]) == {row[0]}
+        assert row[1] == str(len(mine)) == "8"
+        assert row[3].removesuffix(" ~") == f"{mine['nll'].mean():.4f} ± {mine['nll'].std(ddof=1):.4f}"
+
+
+def test_best_is_bold_and_the_indistinguishable_marked(view):
+    table = view.tables[0]
+    column = table.columns.index("NLL")
+    bold = [table.rows[i][0] for i, j in table.bold if j == column]
+    assert bold == ["combined"]
+    assert not any("~" in row[column] for row in table.rows)  # eight clear seeds separate all from the best
+
+
+def test_with_few_seeds_nothing_is_distinguishable(small_folder):
+    table = summarise(load(small_folder), Study()).tables[0]
+    column = table.columns.index("NLL")
+    marked = [row[0] for row in table.rows[2:] if row[column].endswith("~")]
+    assert len(marked) == 5
+
+
+def test_baseline_column_agrees_with_the_contrasts(view):
+    by = {c.variant: c for c in view.found if c.family == "variants" and c.metric == "nll"}
+    for row in view.tables[0].rows[2:]:
+        if row[0] != "ensemble_kd":
+            assert row[-1] == f"({by[row[0]].verdict})"
+            assert row[-3].startswith(f"{by[row[0]].difference:+.4f} [")
+
+
+def test_switches_compare_one_factor_with_the_default(view):
+    table = next(t for t in view.tables if "one switch" in t.title)
+    assert [row[0] for row in table.rows] == ["combined[student_term=false] - combined"]
+
+
+def test_costs(tmp_path):
+    make_run(tmp_path, "ensemble_kd", 0, files=False)
+    make_run(tmp_path, "combined", 10, files=False)
+    table = costs(load(tmp_path), Study())[0]
+    by = {row[0]: row for row in table.rows}
+    assert by["combined"][-1] == "2.00"  # 20 device seconds against 10
+    assert by["combined"][table.columns.index("peak memory MiB")] == "384"
+    assert "device-hours" in table.columns[2]
+    assert "Peak memory on a CPU is that of the process, with all runs that it made before." in table.notes
+
+
+def references(runs, study):
+    """The rows above the arms: label -> cells by column."""
+    table = ablation(runs, study, [])[0]
+    return {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows if row[0].startswith("(")}
+
+
+def test_teachers_are_taken_from_a_run_that_has_them(tmp_path):
+    """An arm that knows no teachers may come first in a teacher set."""
+    directory = make_run(tmp_path, "a_baseline", 0, files=False)
+    change(directory, "metrics.teacher", {})
+    change(directory, "metrics.ensemble", {})
+    make_run(tmp_path, "kd", 0, files=False)
+    make_run(tmp_path, "kd", 0, teacher_set=1, files=False)
+    rows = references(load(tmp_path), Study())
+    assert list(rows) == ["(one teacher)", "(teacher ensemble)"]
+    assert all(row["n"] == "2" and "±" in row["NLL"] for row in rows.values())
+
+
+def test_ensembles_of_two_sizes_have_a_row_each(tmp_path):
+    for size, nll in ((4, 0.25), (8, 0.125)):
+        directory = make_run(tmp_path / str(size), "kd", 0, files=False)
+        change(change(directory, "config.teachers.size", size), "metrics.ensemble.test.nll", nll)
+    study = Study(factors=("teachers.size",))
+    rows = references(load(tmp_path, study=study), study)
+    assert rows["(teacher ensemble, teachers.size=4)"]["NLL"] == "0.2500"
+    assert rows["(teacher ensemble, teachers.size=8)"]["NLL"] == "0.1250"
+
+
+def test_several_data_sets_have_a_table_each_and_a_cross_table(tmp_path):
+    for data in ("digits", "letters"):
+        make_study(tmp_path / data, seeds=range(2), data=data, fingerprint=data, files=False, clean=False)
+    found = summarise(load(tmp_path), Study())
+    titles = [t.title for t in found.tables]
+    assert titles[:2] == ["digits x preresnet_tiny", "letters x preresnet_tiny"]
+    cross = next(t for t in found.tables if "across" in t.title)
+    assert cross.columns == ["arm", "digits x preresnet_tiny", "letters x preresnet_tiny"]
+    assert any("letters x preresnet_tiny: " in line for line in found.verdicts)
+
+
+def test_allowed_mixtures_are_marked_in_the_table(tmp_path):
+    make_run(tmp_path, "kd", 0, files=False)
+    make_run(tmp_path, "kd", 1, train={"epochs": 3}, files=False)
+    with pytest.warns(UserWarning, match="mixed"):
+        runs = load(tmp_path, allow=("recipe",))
+    table = summarise(runs, Study()).tables[0]
+    assert table.rows[-1][0] == "kd *"
+    assert any(note.startswith("* mixes, on request: recipe") for note in table.notes)
+
+
+def test_a_capped_deep_ensemble_equivalent_is_a_lower_bound(tmp_path):
+    for seed in range(2):
+        directory = make_run(tmp_path, "kd", seed, diagnostics=True, files=False)
+        if seed:
+            change(directory, "diagnostics.dee", 4)
+    table = summarise(load(tmp_path), Study()).tables[1]
+    assert table.rows[-1][table.columns.index("DEE")] == ">= 2.85 ± 1.63"
+
+
+def test_failures_and_missing_arms_are_said(tmp_path):
+    make_run(tmp_path, "kd", 0, files=False)
+    make_run(tmp_path, "kd", 1, status="failed")
+    study = parse({"families": {"ladder": {"ladder": ["kd", "combined"]}}}, "records")
+    text = " ".join(summarise(load(tmp_path), study).lines)
+    assert "1 runs did not end well" in text
+    assert "Declared but without finished runs: combined" in text
+    assert "nothing to compare" in text
+
+
+def test_images_on_which_two_arms_disagree(runs, study_folder):
+    found = compare_images(runs, "combined", "kd")
+    assert found.correct_variant.shape == (8, 400)
+    by_run = runs.set_index("run")
+    accuracy = [by_run.loc[found.runs[2 * i], "acc"] for i in range(8)]
+    np.testing.assert_allclose(found.correct_variant.mean(1), accuracy)
+    first, second = image_tables(found, most=5)
+    assert len(first.rows) == 9
+    a, b = found.correct_variant[0], found.correct_reference[0]
+    assert first.rows[0][1:3] == [str((a & ~b).sum()), str((b & ~a).sum())]
+    assert "With fewer than 10 runs" in first.notes[0]
+    assert len(second.rows) == 5
+    image, _, right, wrong = second.rows[0]
+    assert right == f"{found.correct_variant[:, int(image)].sum()}/8"
+    assert wrong == f"{found.correct_reference[:, int(image)].sum()}/8"

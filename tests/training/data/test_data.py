@@ -1,0 +1,326 @@
+"""Data sets: small files in the published formats, through the code that reads the real ones."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import threading
+import zipfile
+from dataclasses import asdict, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.config import ConfigError
+from harness.config.options import DATA
+from harness.runtime.console import Console
+from harness.training.data import MODULES, Dataset, archives, cifar, fashion_mnist, load, svhn, tiny_imagenet
+from harness.training.data.archives import Archive, fetch
+from harness.training.data.augmentation import Augmentation
+from tests import formats
+
+
+def load_small(name: str, root: Path, **options) -> Dataset:
+    return load(asdict(replace(DATA[name], root=str(root), **options)))
+
+
+def fails(name: str, root: Path, **options) -> str:
+    """The one line of the error that loading ends with."""
+    with pytest.raises(ConfigError) as caught:
+        load_small(name, root, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write one of the sets into tmp_path, and return the number of images to hold out."""
+
+    def write_set(name: str) -> int:
+        if name in cifar.READERS:
+            formats.write_cifar(tmp_path, name, monkeypatch, train=300)
+            return 100
+        if name == "fashion_mnist":
+            monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "nowhere")
+            formats.write_fashion_mnist(tmp_path, monkeypatch)
+        elif name == "svhn":
+            formats.write_svhn(tmp_path, monkeypatch)
+        elif name == "tiny_imagenet":
+            formats.write_tiny_imagenet(tmp_path)
+            return 8
+        else:
+            formats.write_folders(tmp_path)
+            return 6
+        return 20
+
+    return write_set
+
+
+def test_every_set_has_options_and_a_module():
+    assert set(DATA) == set(MODULES)
+    assert all(name == data.name for name, data in DATA.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "shape", "sizes"),
+    [
+        ("cifar10", 10, (3, 32, 32), (200, 100, 100)),
+        ("cifar100", 100, (3, 32, 32), (200, 100, 100)),
+        ("fashion_mnist", 10, (1, 28, 28), (40, 20, 30)),
+        ("svhn", 10, (3, 32, 32), (40, 20, 30)),
+        ("tiny_imagenet", 4, (3, 64, 64), (16, 8, 12)),
+        ("folder", 3, (3, 64, 64), (24, 6, 30)),
+    ],
+)
+def test_formats(tmp_path, write, name, classes, shape, sizes):
+    validation = write(name)
+    data = load_small(name, tmp_path, validation=validation)
+    assert data.classes == classes
+    assert tuple(map(len, (data.train, data.validation, data.test))) == sizes
+    assert data.train.images.shape[1:] == shape
+    assert data.train.images.dtype == torch.uint8
+    assert data.train.labels.dtype == torch.int64
+    assert len(data.mean) == len(data.sd) == shape[0]
+    assert load_small(name, tmp_path, validation=validation).fingerprint() == data.fingerprint()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_keeps_file_order(tmp_path, write, name):
+    write(name)
+    data = load_small(name, tmp_path, validation=100)
+    expected = torch.from_numpy(formats.pixels(300, 32))
+    assert torch.equal(data.train.images, expected[:200])
+    assert torch.equal(data.validation.images, expected[200:])
+    assert data.train.labels.tolist() == formats.cycle(300, data.classes)[:200].tolist()
+    assert torch.equal(data.test.images, torch.from_numpy(formats.pixels(100, 32, seed=1)))
+
+
+def test_svhn_label_10_is_the_digit_0(tmp_path, write):
+    write("svhn")
+    data = load_small("svhn", tmp_path, validation=20)
+    assert data.train.labels.tolist() == formats.cycle(60, 10)[:40].tolist()
+    assert torch.equal(data.train.images, torch.from_numpy(formats.pixels(60, 32)[:40]))
+
+
+def test_tiny_imagenet_holds_out_the_last_of_every_class(tmp_path, write):
+    write("tiny_imagenet")
+    data = load_small("tiny_imagenet", tmp_path, validation=8)
+    assert torch.bincount(data.validation.labels).tolist() == [2] * 4
+    assert torch.bincount(data.test.labels).tolist() == [3] * 4
+    expected = torch.from_numpy(formats.pixels(6, 64, seed=1)[4].astype(np.int16))
+    difference = (data.validation.images[2].short() - expected).abs().float().mean()
+    other = (data.validation.images[4].short() - expected).abs().float().mean()
+    assert difference < 0.9 * other  # JPEG of noise is lossy, but still nearer to its own image
+
+
+def test_tiny_imagenet_is_decoded_once(tmp_path, write, monkeypatch):
+    write("tiny_imagenet")
+    first = load_small("tiny_imagenet", tmp_path, validation=8)
+    monkeypatch.setattr(tiny_imagenet, "read_images", None)
+    assert load_small("tiny_imagenet", tmp_path, validation=8).fingerprint() == first.fingerprint()
+
+
+def test_tiny_imagenet_from_its_zip(tmp_path, monkeypatch):
+    folder = formats.write_tiny_imagenet(tmp_path / "build")
+    path = tmp_path / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for found in folder.rglob("*"):
+            file.write(found, found.relative_to(tmp_path / "build"))
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE", Archive(path.name, "", (formats.md5(path),)))
+    assert len(load_small("tiny_imagenet", tmp_path, validation=8).train) == 16
+
+
+def test_folder_with_its_own_validation_split(tmp_path):
+    formats.write_folders(tmp_path, ("train", "val", "test"))
+    data = load_small("folder", tmp_path, image_size=16)
+    assert (len(data.train), len(data.validation), len(data.test)) == (30, 30, 30)
+    assert data.train.images.shape[2:] == (16, 16)
+
+
+# What is missing or damaged ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "tiny_imagenet", "fashion_mnist"])
+def test_missing_data_say_the_command(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "nowhere")
+    assert f"`python -m harness.data {name} {tmp_path}`" in fails(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_archive_is_named_and_not_unpacked(tmp_path, monkeypatch):
+    archive = formats.write_cifar(tmp_path, "cifar10", monkeypatch)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    assert f"{archive} is damaged: md5" in fails("cifar10", tmp_path)
+    monkeypatch.setattr(cifar.CIFAR10, "tgz_md5", formats.md5(archive))  # the checksum right, the archive not whole
+    assert f"{archive} cannot be unpacked" in fails("cifar10", tmp_path)
+    assert not (tmp_path / cifar.CIFAR10.base_folder).exists()
+    assert not list(tmp_path.glob(".unpacking*"))
+
+
+def test_a_damaged_member_is_named(tmp_path, monkeypatch):
+    formats.write_cifar(tmp_path, "cifar10", monkeypatch)
+    load_small("cifar10", tmp_path, validation=100)
+    path = tmp_path / cifar.CIFAR10.base_folder / "data_batch_3"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f"{path} is damaged" in fails("cifar10", tmp_path, validation=100)
+    path.unlink()
+    assert f"{path} is missing" in fails("cifar10", tmp_path, validation=100)
+
+
+def test_damaged_mat_and_idx_files_are_named(tmp_path, write, monkeypatch):
+    write("svhn")
+    path = tmp_path / "train_32x32.mat"
+    path.write_bytes(path.read_bytes()[:500])
+    assert f"{path} is damaged" in fails("svhn", tmp_path, validation=20)
+    listed = dict(svhn.SVHN.split_list)
+    listed["train"] = [*listed["train"][:2], formats.md5(path)]
+    monkeypatch.setattr(svhn.SVHN, "split_list", listed)
+    assert f"{path} cannot be read" in fails("svhn", tmp_path, validation=20)
+    path = tmp_path / "x.gz"
+    path.write_bytes(b"no gzip")
+    with pytest.raises(ConfigError, match=f"{path} cannot be read"):
+        fashion_mnist.read_idx(path)
+
+
+def test_labels_out_of_range_and_missing_classes(tmp_path, monkeypatch):
+    formats.write_svhn(tmp_path, monkeypatch, classes=12)
+    assert "the train split of svhn has labels from 0 to 11, not from 0 to 9" in fails("svhn", tmp_path, validation=20)
+    formats.write_svhn(tmp_path, monkeypatch, classes=7)
+    assert "no image of 3 of 10 classes: 7, 8, 9" in fails("svhn", tmp_path, validation=20)
+
+
+def test_unreadable_images_are_named_and_nothing_is_cached(tmp_path):
+    folder = formats.write_tiny_imagenet(tmp_path)
+    path = sorted((folder / "train").rglob("*.JPEG"))[5]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    assert f"{path} cannot be read as an image" in fails("tiny_imagenet", tmp_path, validation=8)
+    assert not list(folder.glob("decoded*"))
+    path.write_bytes(formats.jpeg(formats.pixels(1, 32)[0]))
+    assert f"{path} is an image of 32x32, not of 64x64" in fails("tiny_imagenet", tmp_path, validation=8)
+    path.write_bytes(whole)
+    assert len(load_small("tiny_imagenet", tmp_path, validation=8).train) == 16
+
+
+def test_bad_trees_are_named(tmp_path):
+    folder = formats.write_tiny_imagenet(tmp_path)
+    annotations = folder / "val" / "val_annotations.txt"
+    annotations.write_text(annotations.read_text().replace("n00000010", "n12345678", 1))
+    assert f"{annotations}, line 1" in fails("tiny_imagenet", tmp_path, validation=8)
+    shutil.rmtree(folder / "train" / "n00000012")
+    assert "class n00000012" in fails("tiny_imagenet", tmp_path, validation=8)
+    formats.write_folders(tmp_path / "set")
+    shutil.rmtree(tmp_path / "set" / "test" / "bee")
+    assert "bee has no images" in fails("folder", tmp_path / "set")
+    (tmp_path / "set" / "test" / "dog").mkdir()
+    assert "dog is a class that the train split lacks" in fails("folder", tmp_path / "set")
+
+
+def test_a_validation_split_that_leaves_nothing_is_refused(tmp_path, write):
+    write("svhn")
+    assert "data.validation=60 leaves no train split" in fails("svhn", tmp_path, validation=60)
+
+
+# Downloads --------------------------------------------------------------------------------------------------------
+
+
+class CountingHandler(SimpleHTTPRequestHandler):
+    requests: list[str] = []  # noqa: RUF012  one list for the handlers of all requests
+
+    def do_GET(self) -> None:
+        self.requests.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The address of a server of tmp_path/served."""
+    CountingHandler.requests.clear()
+    (tmp_path / "served").mkdir()
+    handler = partial(CountingHandler, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+def test_download_verifies_and_leaves_nothing_damaged(tmp_path, monkeypatch, server):
+    archive = formats.write_cifar(tmp_path / "served", "cifar10", monkeypatch)
+    monkeypatch.setattr(cifar.CIFAR10, "url", f"{server}/{archive.name}")
+    root = tmp_path / "root"
+    data = load_small("cifar10", root, validation=100, download=True)
+    assert len(data.train) == 100
+    monkeypatch.setattr(cifar.CIFAR10, "tgz_md5", "0" * 32)
+    message = fails("cifar10", tmp_path / "other", download=True)
+    assert "came damaged: md5" in message
+    assert not list((tmp_path / "other").glob("*cifar*"))
+    monkeypatch.setattr(cifar.CIFAR10, "url", f"{server}/absent")
+    assert "cannot download" in fails("cifar10", tmp_path / "third", download=True)
+
+
+def get(archive: Archive, root: Path) -> None:
+    fetch(archive, root, Console())
+
+
+def test_jobs_that_start_at_once_download_once(tmp_path, server):
+    content = os.urandom(1 << 20)
+    (tmp_path / "served" / "file.bin").write_bytes(content)
+    archive = Archive("file.bin", f"{server}/file.bin", (formats.md5(tmp_path / "served" / "file.bin"),))
+    context = multiprocessing.get_context("fork")
+    jobs = [context.Process(target=get, args=(archive, tmp_path / "root")) for _ in range(3)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert [job.exitcode for job in jobs] == [0, 0, 0]
+    assert (tmp_path / "root" / "file.bin").read_bytes() == content
+    assert CountingHandler.requests == ["/file.bin"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "root").write_text("a file where the folder should be")
+    with pytest.raises(ConfigError, match=r"choose another data\.root"):
+        archives.once(tmp_path / "root" / "set", lambda: None, Console())
+
+
+# Real data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_real_fashion_mnist():
+    """The Debian package's files, or those in data/: sizes, first labels and pixel statistics."""
+    try:
+        data = load(asdict(DATA["fashion_mnist"]))
+    except ConfigError as error:
+        if "fashion_mnist" in os.environ.get("HARNESS_REQUIRE", ""):
+            raise
+        pytest.skip(str(error))
+    assert tuple(map(len, (data.train, data.validation, data.test))) == (55000, 5000, 10000)
+    assert data.train.labels[:8].tolist() == [9, 0, 0, 3, 0, 2, 7, 2]
+    assert torch.bincount(data.test.labels).tolist() == [1000] * 10
+    values = torch.cat([data.train.images, data.validation.images]).double() / 255
+    assert float(values.mean()) == pytest.approx(data.mean[0], abs=1e-4)
+    assert float(values.std()) == pytest.approx(data.sd[0], abs=1e-4)
+
+
+def test_views_are_numbered():
+    images = torch.arange(2 * 3 * 5 * 5).remainder(256).byte().reshape(2, 3, 5, 5)
+    augmentation = Augmentation(images, padding=2, flip=True, seed=0)
+    assert augmentation.views == 50
+    rows = torch.tensor([1, 0, 1])
+    for epoch in range(20):
+        shown, numbers = augmentation(rows, augmentation.draw(epoch))
+        for image, row, number in zip(shown, rows, numbers.tolist(), strict=True):
+            assert number // 50 == row
+            assert torch.equal(image, augmentation.view(number % 50, row[None])[0])
+    views = torch.stack([augmentation.view(v, torch.tensor([1])) for v in range(50)])
+    assert len(views.flatten(1).unique(dim=0)) == 50
