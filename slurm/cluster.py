@@ -16,6 +16,7 @@ from typing import Any
 from slurm import daemons
 from slurm.configuration import Shape, user_name, write_configuration
 from slurm.errors import LabError
+from slurm.files import append_own
 from slurm.folder import claim, empty, hold, locate, make, nodes, remove, require
 from slurm.installation import check_installed
 from slurm.processes import DAEMON, belongs, is_daemon, processes_of, read_pid, send
@@ -232,7 +233,7 @@ class Lab:
 
     def _launch(self, name: str, *command: str, **variables: str) -> None:
         """Run a program that goes to the background by itself; what it says first is in log/start.log."""
-        with (self.folder / "log" / "start.log").open("ab") as log:
+        with append_own(self.folder / "log" / "start.log") as log:
             try:
                 done = subprocess.run(
                     command,
@@ -242,7 +243,7 @@ class Lab:
                     stdout=log,
                     stderr=log,
                     timeout=60,
-                    umask=0o022,  # munged refuses a log that others may write
+                    umask=0o022,  # what they write is nobody else's to change
                 )
             except subprocess.TimeoutExpired as expired:
                 raise LabError(f"{name}: not in the background within {expired.timeout:g} s") from expired

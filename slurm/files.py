@@ -8,6 +8,7 @@ import pwd
 import stat
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 from slurm.errors import LabError, show
 
@@ -62,6 +63,11 @@ def read_own(path: Path) -> str:
     if not text or len(content) > MOST:
         raise LabError(f"{show(path)} is damaged")
     return text
+
+
+def append_own(path: Path) -> BinaryIO:
+    """A file of ours, open for more to be written at its end; raises as `open_own`."""
+    return os.fdopen(open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
 
 def write_own(path: Path, content: str | bytes, mode: int = 0o600) -> None:

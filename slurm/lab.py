@@ -63,7 +63,8 @@ def stop_command(args: argparse.Namespace) -> None:
         print("no lab was started here without DIR: nothing to stop")
         return
     lab = Lab(folder)
-    print(f"{show(lab.folder)}: {'stopped' if lab.stop() else 'was not running'}")
+    there = "" if os.path.lexists(lab.folder) else " (there is no such folder)"
+    print(f"{show(lab.folder)}: {'stopped' if lab.stop() else 'was not running'}{there}")
 
 
 def status_command(args: argparse.Namespace) -> None:

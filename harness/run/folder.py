@@ -34,6 +34,13 @@ def read_or_set_aside(directory: Path, name: str, console: Console) -> dict[str,
     return read_record(directory, name)
 
 
+def check_folders(config: dict[str, Any]) -> None:
+    """Raise ConfigError where a folder of results is something else."""
+    for option in ("runs", "bank"):
+        if config[option] is not None and os.path.lexists(config[option]) and not Path(config[option]).is_dir():
+            raise ConfigError(f"{option}={config[option]} is no folder")
+
+
 def make_writable(directory: Path, option: str) -> None:
     """Make the directory. Raises ConfigError where nothing can be written to it; `option` is the one that moves it."""
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,18 @@ from torch import nn
 
 from harness import streams
 from harness.config import ConfigError
-from harness.config.methods import build_method, method_defaults
+from harness.config.methods import build_method
 from harness.config.teachers import teacher_configs
-from harness.evaluation.evaluation import Evaluation, count_flops, judge_all, without_infinities
+from harness.evaluation.evaluation import Evaluation, judge_all, without_infinities
 from harness.evaluation.predictions import check_predictions, labels_of, predict_splits
 from harness.run.bank import Bank, await_teacher
 from harness.run.checkpoint import Checkpoints
 from harness.run.data import changed, load_images
-from harness.run.folder import finished, has_leftovers, make_writable, read_or_set_aside, tidy
+from harness.run.folder import check_folders, finished, has_leftovers, make_writable, read_or_set_aside, tidy
 from harness.run.log import RunLog
 from harness.run.network import read_network, write_network
+from harness.run.outcome import describe_cost, describe_source, new_record, tell, timestamp
 from harness.run.views import CachedTeachers
-from harness.runtime import memory
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, Stop
 from harness.store import provenance
@@ -38,7 +37,7 @@ from harness.store.checkpoint import CHECKPOINT
 from harness.store.claim import Claim
 from harness.store.identity import is_teacher, run_directory, run_hash
 from harness.store.predictions import PREDICTIONS, write_predictions
-from harness.store.record import VERSION, check_files, lacks, write_record
+from harness.store.record import check_files, lacks, write_record
 from harness.store.weights import WEIGHTS
 from harness.training import networks
 from harness.training.data.changes import image_changes
@@ -63,6 +62,7 @@ def execute(
     is at the run (or took it over while this one was silent: nothing more is written then), Diverged, ConfigError, and
     whatever else went wrong; the record says so before it is raised.
     """
+    check_folders(config)
     directory = run_directory(config)
     force = config["force"] and not is_teacher(config)
     if not force and (record := finished(directory, config, console)) and not has_leftovers(directory):
@@ -71,7 +71,7 @@ def execute(
             console.say(f"note: {said}")
         return record
     device = choose_device(config["device"])
-    make_writable(directory, "bank" if is_teacher(config) else "runs")
+    make_writable(directory, "bank" if is_teacher(config) and config["bank"] else "runs")
     with Claim(directory) as claim:
         tidy(directory)
         if force:
@@ -226,7 +226,7 @@ class Run:
             raise Diverged(f"the deployed network of epoch {training.best.epoch} gives answers that are no numbers")
         record["metrics"], record["notes"] = judge_all(logits, labels, self.bank.logits())
         record["selection"] = {"epoch": training.best.epoch, "acc": training.best.acc}
-        record["cost"] = self.cost(training, network)
+        record["cost"] = describe_cost(training, network, self.data, self.config["train"]["batch_size"])
         nll_ts = record["metrics"]["student"]["test"]["nll_ts"]
         record["diagnostics"] = self.evaluation.diagnose(training.student, network, self.bank, nll_ts, labels)
         record |= self.evaluation.try_elsewhere(network, self.bank)
@@ -253,7 +253,7 @@ class Run:
         found = self.evaluation.try_elsewhere(network, self.bank)
         before, now = trained["config"]["evaluate"], self.config["evaluate"]
         asked = {"shift": before["shift"] or now["shift"], "ood": list(dict.fromkeys([*before["ood"], *now["ood"]]))}
-        source = self.source()
+        source = describe_source(self.device)
         self.claim.check()
         more, _ = without_infinities(found)
         return {
@@ -267,60 +267,15 @@ class Run:
             },
         }
 
-    def cost(self, training: Training, network: nn.Module) -> dict[str, float]:
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
-        else:
-            peak = memory.peak_of_this_process()
-        return {
-            "wall_s": 0.0,
-            "device_s": training.seconds,
-            "images_per_s": training.step * self.config["train"]["batch_size"] / training.seconds,
-            "peak_memory_bytes": peak,
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "flops": count_flops(network, self.data.test.images[:1]),
-        }
-
-    def source(self) -> dict[str, Any]:
-        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return provenance.describe(device, torch.get_num_threads())
-
     def record(self, status: str, error: Exception | None = None) -> Record:
-        seed = self.config["seed"]
-        told = {
-            "type": type(error).__name__,
-            "message": str(error),
-            "traceback": traceback.format_exc() if status == "failed" else None,
-            "log": str((self.directory / "run.log").resolve()),
-            "slurm_state": None,
+        record = new_record(self.config, status, self.wall(), tell(error, status, self.directory) if error else None)
+        record["provenance"] |= {
+            **describe_source(self.device),
+            "started": timestamp(self.started),
+            "ended": timestamp(time.time()),
+            "attempts": self.earlier["attempts"] + 1,
+            "teachers": self.bank.names if self.bank else [],
+            "teacher_views": isinstance(self.teachers, CachedTeachers),
+            "data": self.fingerprint,
         }
-        return {
-            "version": VERSION,
-            "hash": run_hash(self.config),
-            "status": status,
-            "error": told if error else None,
-            "config": self.config,
-            "metrics": None,
-            "diagnostics": None,
-            "shift": None,
-            "ood": None,
-            "selection": None,
-            "notes": [],
-            "files": {},
-            "cost": {"wall_s": self.wall()},
-            "provenance": {
-                **self.source(),
-                "method_defaults": method_defaults(self.config["method"]["name"]),
-                "started": timestamp(self.started),
-                "ended": timestamp(time.time()),
-                "attempts": self.earlier["attempts"] + 1,
-                "streams": {purpose: streams.derive(seed, purpose) for purpose in streams.PURPOSES},
-                "teachers": self.bank.names if self.bank else [],
-                "teacher_views": isinstance(self.teachers, CachedTeachers),
-                "data": self.fingerprint,
-            },
-        }
-
-
-def timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+        return record

@@ -14,12 +14,13 @@ import stat
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
 MOST_JSON = 256 << 20  # bytes: a larger file is none of ours, and would take the machine's memory to find out
 BLOCK = 1 << 20
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class Damaged(ValueError):
@@ -67,9 +68,9 @@ def write_json(path: Path, value: Any, indent: int | None = None, replace: bool 
     write_atomically(path, to_json(value, indent), replace)
 
 
-def read_bytes(path: Path, most: int | None = None) -> bytes | None:
-    """A file's content, or None where there is none. Raises Damaged for what is no file, or larger than `most` bytes,
-    and Unreadable.
+def open_whole(path: Path, most: int | None = None) -> BinaryIO:
+    """A file, opened for reading. Raises FileNotFoundError, Damaged for what is no file or is larger than `most` bytes
+    (or than the machine's memory, which all that we read has to go into), and Unreadable.
     """
     try:
         # Without waiting: whoever opens a named pipe for reading would else hang until somebody writes to it.
@@ -77,15 +78,28 @@ def read_bytes(path: Path, most: int | None = None) -> bytes | None:
     except FileNotFoundError as error:
         if os.path.lexists(path):
             raise Damaged(f"{path} is a link to nowhere") from error
-        return None
+        raise
     except OSError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
+    about = os.fstat(descriptor)
+    try:
         if not stat.S_ISREG(about.st_mode):
             raise Damaged(f"{path} is no file")
-        if most is not None and about.st_size > most:
+        if about.st_size > (MEMORY if most is None else most):
             raise Damaged(f"{path} is too large to be what its name says ({about.st_size:,} bytes)")
+    except Damaged:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes | None:
+    """A file's content, or None where there is none. Raises Damaged and Unreadable as `open_whole`."""
+    try:
+        file = open_whole(path, most)
+    except FileNotFoundError:
+        return None
+    with file:
         try:
             return file.read()
         except OSError as error:
@@ -136,16 +150,14 @@ def check_shape(value: Any, shape: Any, name: str) -> Any:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex digits. Raises FileNotFoundError and Unreadable."""
+    """SHA-256 of a file, in hex digits. Raises FileNotFoundError, Damaged and Unreadable as `open_whole`."""
     found = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
+    with open_whole(path) as file:
+        try:
             while block := file.read(BLOCK):
                 found.update(block)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
+        except OSError as error:
+            raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
     return found.hexdigest()
 
 

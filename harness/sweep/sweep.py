@@ -24,6 +24,7 @@ from harness.jobs.backend import Backend, Shape
 from harness.jobs.local import Local, visible_gpus
 from harness.jobs.queue import QueueUnreachable
 from harness.jobs.slurm import Slurm
+from harness.run.folder import check_folders, make_writable
 from harness.runtime.console import Bar, Console
 from harness.runtime.interruption import Interrupted, StopRequest
 from harness.store.claim import Claimed
@@ -61,6 +62,7 @@ class Sweep:
         self.options = configs[0]["sweep"]
         self.folder = Path(configs[0]["runs"])
         self.fail_fast = configs[0]["fail_fast"]
+        check_folders(configs[0])
         self.plan = make_plan(configs)
         self.shapes = shapes_of_runs(configs, shapes)
         self.default_shape = shapes[0]
@@ -77,6 +79,7 @@ class Sweep:
         self.console.say(describe(self.plan))
         if not self.plan.students:
             return self.report()
+        make_writable(self.folder, "runs")
         if self.options["detach"] and not self.launcher_is("SlurmLauncher"):
             raise ConfigError("sweep.detach=true needs SLURM: hydra/launcher=submitit_slurm, or a preset")
         if self.launcher_is("BasicLauncher") and self.options["pack"] == 1 and self.options["workers"] is None:

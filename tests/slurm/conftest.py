@@ -97,7 +97,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sweeps that wait for a time limit begin first, beside those that work; chaos, which hits any job, is last."""
     files = ("test_sweep", "test_pack", "test_lab_missing", "test_lab", "test_deaths", "test_preemption", "test_chaos")
     here = [k for k, item in enumerate(items) if item.path.parent == Path(__file__).parent]
-    ordered = sorted((items[k] for k in here), key=lambda item: files.index(item.path.stem))
+    ordered = sorted((items[k] for k in here), key=lambda item: files.index(item.path.stem) if item.path.stem in files else -1)
     for k, item in zip(here, ordered, strict=True):
         items[k] = item
 

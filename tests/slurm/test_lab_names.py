@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,11 @@ def test_a_number_out_of_bounds_is_refused(field: dict[str, int], place: Path) -
         *("SlurmUser=nobody", "AuthInfo=socket=/x", "SlurmctldPort=1", "NodeName=n9"),
     ],
 )
-def test_a_setting_is_one_line_and_none_of_the_lab_s_own(setting: str, place: Path, ask: Ask) -> None:
+def test_a_setting_is_one_line_and_none_of_the_lab_s_own(
+    setting: str, place: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A setting that slips through must not start a cluster, which might write where it says.
+    monkeypatch.setattr("slurm.lab.check_installed", lambda accounting: pytest.fail("not refused"))
     code, _, complaint = ask("start", place / "lab", "--set", setting)
     assert (code, complaint.count("\n")) == (1, 1)
     assert complaint.startswith("slurm.lab: --set ")
@@ -126,6 +131,8 @@ def test_a_job_runs_below_the_longest_path(slurm_installed: None, place: Path) -
     try:
         with Lab(folder, nodes=1, gpus=0, accounting=False) as lab:
             lab.run("sbatch", f"--output={place}/out", "--wrap=sleep 1; echo ran")
+            loose = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mode & stat.S_IWOTH]
+            assert loose == []
             lab.wait_until(lambda: (place / "out").exists() and (place / "out").read_text() == "ran\n", "a job's words")
     finally:
         os.umask(before)

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,11 @@ def without_a_marker(lab: Path) -> Path:
     return lab
 
 
+def with_an_empty_marker(lab: Path) -> Path:
+    (lab / MARKER).write_text("")
+    return lab
+
+
 def marked_by(uid: int) -> Callable[[Path], Path]:
     def disguise(lab: Path) -> Path:
         (lab / MARKER).write_text(CONTENT.format(user=uid, folder=lab))
@@ -151,6 +157,7 @@ DISGUISES = {
     "below another user's": (of_nobody(".."), "belongs to nobody"),
     "link to a lab": (behind_a_link, "is a link"),
     "no marker": (without_a_marker, MARKER),
+    "empty marker": (with_an_empty_marker, MARKER),
     "marker of another user": (marked_by(4711), "not that of a lab that you started"),
     "copy": (copied, "not that of a lab that you started"),
     "open to all": (open_to(".", 0o777), "others may write"),
@@ -213,6 +220,23 @@ def test_a_start_takes_an_empty_folder_only(place: Path) -> None:
         assert [path.name for path in folder.iterdir()] == [MARKER]
 
 
+def test_a_start_that_waited_does_not_go_on_in_a_deleted_folder(place: Path) -> None:
+    def begin() -> None:
+        with claim(place / "lab"):
+            pytest.fail("in a folder that is gone")
+
+    with ThreadPoolExecutor() as pool:
+        with claim(place / "lab"):
+            second = pool.submit(begin)
+            while [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()].count(
+                str(place / "lab" / MARKER)
+            ) < 2:
+                assert not second.done()
+            shutil.rmtree(place / "lab")
+        with pytest.raises(LabError, match="deleted meanwhile"):
+            second.result(timeout=30)
+
+
 # Processes
 
 
@@ -243,7 +267,7 @@ def test_a_stop_ends_the_lab_s_processes_and_no_others(place: Path, ask: Ask, st
 
 def test_a_lab_whose_folder_was_deleted_is_stopped(place: Path, ask: Ask, started: Processes) -> None:
     started.append(process(SLURM_CONF=f"{place}/lab/slurm.conf", LAB_DAEMON="slurmctld"))
-    assert ask("stop", place / "lab") == (0, f"{place}/lab: stopped\n", "")
+    assert ask("stop", place / "lab") == (0, f"{place}/lab: stopped (there is no such folder)\n", "")
     assert started[0].wait(10) == -signal.SIGKILL
 
 

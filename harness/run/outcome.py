@@ -1,0 +1,75 @@
+"""What a run came to, as the fields of its record that do not depend on how it came to it."""
+
+from __future__ import annotations
+
+import traceback
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness import streams
+from harness.config.methods import method_defaults
+from harness.evaluation.evaluation import count_flops
+from harness.runtime import memory
+from harness.store import provenance
+from harness.store.identity import run_hash
+from harness.store.record import VERSION
+from harness.training.data import Dataset
+from harness.training.state import Training
+
+
+def new_record(config: dict[str, Any], status: str, wall_s: float, error: dict[str, Any] | None) -> dict[str, Any]:
+    """A record of a status, with no numbers yet."""
+    return {
+        "version": VERSION,
+        "hash": run_hash(config),
+        "status": status,
+        "error": error,
+        "config": config,
+        **dict.fromkeys(("metrics", "diagnostics", "shift", "ood", "selection")),
+        "notes": [],
+        "files": {},
+        "cost": {"wall_s": wall_s},
+        "provenance": {
+            "method_defaults": method_defaults(config["method"]["name"]),
+            "streams": {purpose: streams.derive(config["seed"], purpose) for purpose in streams.PURPOSES},
+        },
+    }
+
+
+def tell(error: Exception, status: str, directory: Path) -> dict[str, Any]:
+    """A record's `error`: what went wrong, for a failure with its traceback, and where the log is."""
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "traceback": traceback.format_exc() if status == "failed" else None,
+        "log": str((directory / "run.log").resolve()),
+        "slurm_state": None,
+    }
+
+
+def describe_cost(training: Training, network: nn.Module, data: Dataset, batch_size: int) -> dict[str, float]:
+    """A record's `cost`, but for the wall time."""
+    device = training.device
+    on_gpu = device.type == "cuda"
+    return {
+        "wall_s": 0.0,
+        "device_s": training.seconds,
+        "images_per_s": training.step * batch_size / training.seconds,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else memory.peak_of_this_process(),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "flops": count_flops(network, data.test.images[:1]),
+    }
+
+
+def describe_source(device: torch.device) -> dict[str, Any]:
+    """The fields of a record's provenance that do not depend on the run."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return provenance.describe(name, torch.get_num_threads())
+
+
+def timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
