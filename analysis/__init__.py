@@ -17,10 +17,10 @@ from typing import Any
 _HOME = {
     "load": "records.loading",
     "export": "records.exports",
-    "read_study": "records.study",
+    "read_study": "records.declared",
     "Mixture": "records.errors",
     "Study": "records.study",
-    "study_of": "records.study",
+    "study_of": "records.declared",
     "compare": "verdicts.contrasts",
     "ablation": "report.tables.ablation",
     "costs": "report.tables.costs",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
+from analysis.records import limits
+from analysis.records.texts import plain
 from analysis.report.render import FORMS
 
 
@@ -15,17 +18,34 @@ def _pairs(text: str) -> tuple[str, str]:
 
 
 def _margin(text: str) -> tuple[str, float]:
-    from analysis.records import metrics
-
     key, value = _pairs(text)
+    return key, _limited(limits.margin, key, value)
+
+
+def _alpha(text: str) -> float:
+    return _limited(limits.alpha, text)
+
+
+def _speed(text: str) -> float:
+    return _limited(limits.tolerance, "speed", text)
+
+
+def _memory(text: str) -> float:
+    return _limited(limits.tolerance, "memory", text)
+
+
+def _limited(check: Callable[..., float], *words: str) -> float:
+    *names, text = words
     try:
-        metrics.metric(key)
-        number = float(value)
+        return check(*names, float(text))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"the margin of {key} must be positive")
-    return key, number
+        raise argparse.ArgumentTypeError(plain(str(error))) from error
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < len(text) < 6 or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a positive number, not {text!r}")
+    return int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -69,10 +89,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     regress.add_argument("--baseline-file", "--baseline", dest="baseline_file", required=True, metavar="FILE")
     regress.add_argument("--reference", help="the frozen variant that new variants are compared with")
     regress.add_argument("--margin", type=_margin, action="append", default=[], metavar="METRIC=LOSS")
-    regress.add_argument("--speed", type=float, default=0.30, help="tolerated relative loss of images/s (default .30)")
-    regress.add_argument("--memory", type=float, default=0.20, help="tolerated relative growth of memory (default .20)")
+    regress.add_argument("--speed", type=_speed, default=0.30, help="tolerated relative loss of images/s (default .30)")
+    regress.add_argument(
+        "--memory", type=_memory, default=0.20, help="tolerated relative growth of memory (default .20)"
+    )
     regress.add_argument("--no-cost", action="store_true", help="do not judge speed and memory")
-    regress.add_argument("--alpha", type=float, help="one-sided error level (default: the baseline's)")
+    regress.add_argument("--alpha", type=_alpha, help="one-sided error level, below 0.5 (default: the baseline's)")
     compare = commands.add_parser("compare", help="two variants side by side, down to the images on which they differ")
     compare.add_argument("variant")
     compare.add_argument("reference")
@@ -81,10 +103,10 @@ def parser(description: str) -> argparse.ArgumentParser:
     compare.add_argument("--format", choices=FORMS, default="text")
     compare.add_argument("--metrics", type=_names)
     compare.add_argument("-o", "--output")
-    compare.add_argument("--images", type=int, default=15, help="how many images to list")
+    compare.add_argument("--images", type=_count, default=15, help="how many images to list")
     simulate = commands.add_parser("simulate", help="measure the error rates of the tests themselves")
     simulate.add_argument("--full", action="store_true", help="the committed form (minutes) instead of the fast one")
-    simulate.add_argument("--jobs", type=int, default=1, help="processes")
+    simulate.add_argument("--jobs", type=_count, default=1, help="processes")
     simulate.add_argument("-o", "--output", help="write the table (Markdown) to this file")
     return top
 

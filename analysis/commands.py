@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.records.errors import AnalysisError, AnalysisWarning
+from analysis.records.texts import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +24,8 @@ WIDE = 260
 
 def _load_all(arguments: argparse.Namespace) -> tuple[pd.DataFrame, Study]:
     """The runs, finished or not, and their study."""
+    from analysis.records.declared import read_study, study_of
     from analysis.records.loading import load
-    from analysis.records.study import read_study, study_of
 
     study = read_study(arguments.study) if arguments.study else None
     frame = load(*arguments.runs, study=study, where=dict(arguments.where), allow=arguments.allow_mixed)
@@ -60,7 +61,9 @@ def _emit(arguments: argparse.Namespace, tables: list[Table], lines: Sequence[st
 
 
 def _print(tables: list[Table]) -> None:
-    """Tables on a terminal of any width; a pipe has none, and a narrow default would fold the numbers."""
+    """Tables on a terminal of any width; a pipe has none, and a narrow default would fold the numbers. Printed by
+    Python, not by rich, which ends the program with status 1 where a pipe is closed.
+    """
     from rich.console import Console
 
     from analysis.report.render import split, terminal
@@ -68,13 +71,15 @@ def _print(tables: list[Table]) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     for table in tables:
         for part in split(table, console.width):
-            console.print(terminal(part))
+            with console.capture() as printed:
+                console.print(terminal(part))
+            print(printed.get(), end="")
 
 
 def _write(path: str | Path, text: str) -> None:
-    from harness.store.files import write_atomically
+    from analysis.records.outputs import write_output
 
-    write_atomically(Path(path), text)
+    write_output(path, text)
     print(f"wrote {path}", file=sys.stderr)
 
 
@@ -88,22 +93,24 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _contrasts(arguments: argparse.Namespace) -> int:
+    from analysis.records.oddities import oddities
     from analysis.report.tables.contrasts import family_tables
     from analysis.verdicts.contrasts import compute
 
     frame, study = _load(arguments)
     found = compute(frame, study, list(arguments.metrics) if arguments.metrics else None)
-    _emit(arguments, family_tables(found))
+    _emit(arguments, family_tables(found), oddities(frame))
     return 0
 
 
 def _blocks(arguments: argparse.Namespace) -> int:
+    from analysis.records.oddities import oddities
     from analysis.report.tables.blocks import block_tables
     from analysis.verdicts.blocks import across_blocks
 
     frame, study = _load(arguments)
     found = across_blocks(frame, arguments.metric or study.primary, alpha=study.alpha)
-    _emit(arguments, block_tables(found), [found.words])
+    _emit(arguments, block_tables(found), [found.words, *oddities(frame)])
     return 0
 
 
@@ -111,7 +118,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from analysis.report.page import build_report
 
     frame, study = _load(arguments)
-    _write(arguments.output, build_report(frame, study, f"python -m analysis {shlex.join(arguments.words)}"))
+    _write(arguments.output, build_report(frame, study, plain(f"python -m analysis {shlex.join(arguments.words)}")))
     return 0
 
 
@@ -150,8 +157,11 @@ def _freeze(arguments: argparse.Namespace) -> int:
 
 
 def _regress(arguments: argparse.Namespace) -> int:
+    import pandas as pd
+
     from analysis.records.baseline import read_baseline
     from analysis.records.metrics import require_measured
+    from analysis.records.oddities import oddities
     from analysis.report.tables.gate import gate_table
     from analysis.verdicts import gate
 
@@ -169,6 +179,8 @@ def _regress(arguments: argparse.Namespace) -> int:
         allow_recipe=bool({"recipe", "all"} & set(arguments.allow_mixed)),
     )
     _print([gate_table(checks, alpha)])
+    for line in oddities(frame) + oddities(pd.DataFrame(baseline["runs"]), "frozen runs"):
+        print(line)
     verdict = gate.outcome(checks)
     print(f"verdict: {verdict}{gate.advice(checks) if verdict == gate.UNKNOWN else ''}")
     return gate.EXIT[verdict]
@@ -176,6 +188,7 @@ def _regress(arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from analysis.records.metrics import present, require_measured
+    from analysis.records.oddities import oddities
     from analysis.records.study import Family
     from analysis.report.order import blocks_of
     from analysis.report.tables.contrasts import contrast_table
@@ -203,7 +216,7 @@ def _compare(arguments: argparse.Namespace) -> int:
             warnings.warn(f"{name}: not compared image by image: {error}", AnalysisWarning, stacklevel=1)
         else:
             shown += image_tables(images, arguments.images)
-    _emit(arguments, shown, lines)
+    _emit(arguments, shown, lines + oddities(frame))
     return 0
 
 

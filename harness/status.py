@@ -25,6 +25,7 @@ from harness.store.attempts import read_events
 from harness.store.claim import is_claimed, living
 from harness.store.files import Damaged
 from harness.store.history import HISTORY, read_progress
+from harness.store.identity import means
 from harness.store.record import read_record, read_status, settled
 from harness.store.submission import CONFIG, Submission, read_config, read_submission
 
@@ -97,7 +98,7 @@ def bury_dead(jobs: dict[Path, Submission]) -> None:
         if job not in ended or (owner is not None and owner["job"] != job and living([place])):
             continue
         with contextlib.suppress(Damaged):  # it is shown as what it is
-            if (config := read_config(place / CONFIG)) is not None:
+            if (config := read_config(place / CONFIG)) is not None and means(config, place):
                 death.bury(place, config, death.of_job(job, ended[job], about["log"]))
 
 
@@ -133,7 +134,7 @@ def inspect(
     run.preempted = sum(event["event"] in ("preempted", "time_limit") for event in events)
     starts = [event for event in events if event["event"] == "started"]
     if starts:
-        run.node = (starts[-1]["slurm"] or {}).get("node") or starts[-1].get("host", "")
+        run.node = (starts[-1]["slurm"] or {}).get("node") or starts[-1].get("host") or ""
     job = about["job_id"] if about else None
     claim = is_claimed(place)
     if about:
@@ -143,7 +144,7 @@ def inspect(
         run.state = "running" if state in ("RUNNING", "COMPLETING") else "waiting"
         run.note = "" if run.state == "running" else f"{state.lower()} {where}"
     elif claim and place in alive:
-        run.state, run.node = "running", claim["host"]
+        run.state, run.node = "running", claim["host"] or ""
     elif unreachable and job and status in (None, "interrupted"):
         run.state, run.note = "waiting", unreachable
     elif status is None and not (place / TRAINED).exists() and (starts or job or (place / HISTORY).exists()):

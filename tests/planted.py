@@ -18,10 +18,11 @@ TEST = {"acc": 0.9, "nll": 0.3, "brier": 0.2, "ece": 0.05, "nll_ts": 0.3, "ece_t
 def plant(directory: Path, config: dict[str, Any], status: str = "done", **changes: Any) -> dict[str, Any]:
     """Write a run's record, with the files of a done one; returns it. changes: of the record's fields."""
     record = failure(config, run_hash(config), {"type": "E", "message": "why"}, None) | {"status": status}
-    record["cost"] = {"wall_s": 1.0, "device_s": 1.0}
+    record["cost"] = {"wall_s": 1.0, "device_s": 1.0, "images_per_s": 9.0, "parameters": 3}
     directory.mkdir(parents=True, exist_ok=True)
     if status == "done":
-        record["error"] = None
+        record["error"], record["selection"] = None, {"epoch": 1, "acc": 0.9}
+        record["provenance"]["device"] = "cpu"
         record["metrics"] = {"student": {"validation": TEST, "test": TEST}}
         values = {"validation": np.zeros((4, 2)), "test": np.zeros((6, 2))}
         labels = {name: np.zeros(len(array), np.int64) for name, array in values.items()}

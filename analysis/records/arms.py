@@ -15,6 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from analysis.records.options import as_text, of_method, value_at
+from analysis.records.texts import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ def labels(frame: pd.DataFrame, study: Study) -> list[str]:
                 f"{k}={as_text(v)}" for k, v in sorted(mine.items()) if k in usual[method] and v != usual[method][k]
             ]
             label = method + (f"[{', '.join(changed)}]" if changed else "")
-        result.append(label)
+        result.append(plain(label))
     return result
 
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+from msgspec import Meta
 
 from analysis.records.errors import AnalysisError
 from harness.store import history
-from harness.store.files import Damaged
+from harness.store.files import Damaged, check_shape
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Epoch(TypedDict, total=False):
+    """What is drawn of an epoch."""
+
+    epoch: Annotated[int, Meta(ge=0, lt=2**53)]
+    loss: float
+    validation: dict[str, float | None] | float | None
 
 
 def read_history(directory: str | Path) -> pd.DataFrame:
@@ -22,6 +32,8 @@ def read_history(directory: str | Path) -> pd.DataFrame:
 
     try:
         rows = history.read_history(Path(directory))
+        for row in rows:
+            check_shape(row, Epoch, str(Path(directory) / history.HISTORY))
     except Damaged as error:
         raise AnalysisError(str(error)) from error
     for row in rows:

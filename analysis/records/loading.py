@@ -6,28 +6,25 @@ Records of older versions may lack diagnostics, shift or whole metrics; the colu
 
 from __future__ import annotations
 
-import os
-import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.records import arms, mixtures
+from analysis.records.declared import study_of
 from analysis.records.errors import AnalysisError, AnalysisWarning
-from analysis.records.exports import read_export
+from analysis.records.finding import collect
+from analysis.records.oddities import oddities
 from analysis.records.options import as_text, value_at
-from analysis.records.rows import read_row
-from analysis.records.study import Study, study_of
-from harness.store.aside import TRAINED
-from harness.store.history import HISTORY, PROGRESS
-from harness.store.record import RECORD
+from analysis.records.texts import few
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.records.study import Study
+
 KEY = ["data", "model", "arm", "teacher_set", "seed"]
-_TEACHER = re.compile(r"-set\d+-m\d+-[0-9a-f]{12}$")  # a run directory in the bank
 
 
 def load(
@@ -38,75 +35,48 @@ def load(
 ) -> pd.DataFrame:
     """All runs below the folders (or in exported .csv / .parquet files) as one table, a row a run.
 
-    Teachers, which are runs in the bank, are left out.
+    Teachers, which are runs in the bank, are left out; so are records that cannot be believed, with a warning each.
 
     study: an `analysis.Study` that names arms and factors; by default the one that the records declare.
     where: keep only runs whose configuration has these values, e.g. {"train.epochs": "40"}.
     allow: mixtures to let through, of code, data, recipe, teachers, or "all"; they are then marked in column
     `mixed`.
 
-    Raises AnalysisError where nothing is found, Mixture where runs that differ in more than method, teacher
-    set and seed would share a cell. `frame.attrs` holds `unfinished` (directories without a record) and
-    `mixed` (texts).
+    Raises AnalysisError where nothing is found, or where copies of one run differ; Mixture where runs that differ in
+    more than method, teacher set and seed would share a cell. `frame.attrs` holds `unfinished` (directories without a
+    record), `lost` (hashes of done runs whose files are gone) and `mixed` (texts).
     """
     import pandas as pd
 
     paths = paths or ("runs",)
-    rows, unfinished = _rows(map(Path, paths))
-    rows = [row for row in rows if _is_student(row) and _matches(row["config"], where or {})]
+    found = collect(map(Path, paths))
+    rows = [row for row in found.rows() if _is_student(row) and _matches(row["config"], where or {})]
     if not rows:
         raise AnalysisError(
             f"no run records under {', '.join(map(str, paths))}"
             + (f" with {', '.join(f'{k}={v}' for k, v in where.items())}" if where else "")
-            + (f" ({len(unfinished)} unfinished runs)" if unfinished else "")
+            + (f" ({len(found.unfinished)} unfinished runs)" if found.unfinished else "")
         )
-    frame = pd.DataFrame(rows).drop_duplicates("run", keep="last").reset_index(drop=True)
+    frame = pd.DataFrame(rows)
     study = study or study_of(frame)
     frame["arm"] = arms.labels(frame, study)
-    found = mixtures.find(frame, study)
-    mixtures.refuse(found, allow)
-    frame["mixed"] = mixtures.marks(frame, found)
+    mixed = mixtures.find(frame, study)
+    mixtures.refuse(mixed, allow)
+    frame["mixed"] = mixtures.marks(frame, mixed)
     frame = _latest(frame)
-    frame.attrs = {"unfinished": unfinished, "mixed": [str(item) for item in found]}
+    lost = [run for run in frame["run"] if run in found.lost]
+    frame.attrs = {"unfinished": found.unfinished, "lost": lost, "mixed": [str(item) for item in mixed]}
+    if lost:
+        text = f"the files of {len(lost)} done runs are gone, their records alone are counted: {few(lost)}"
+        warnings.warn(text, AnalysisWarning, stacklevel=2)
+    for line in oddities(frame):
+        warnings.warn(line, AnalysisWarning, stacklevel=2)
     return frame.sort_values(KEY, kind="stable").reset_index(drop=True)
 
 
 def failures(frame: pd.DataFrame) -> pd.DataFrame:
     """The runs that did not end well, with what they said."""
     return frame.loc[frame["status"] != "done", ["run", "arm", "teacher_set", "seed", "status", "error", "directory"]]
-
-
-def _rows(paths: Iterable[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of all runs under the paths, and the directories of runs without a record."""
-    rows: list[dict[str, Any]] = []
-    unfinished: list[str] = []
-    for path in paths:
-        if path.is_file() and path.name != RECORD:
-            rows += read_export(path)
-        elif path.exists():
-            for directory, has_record in _run_directories(path.parent if path.is_file() else path):
-                if _TEACHER.search(directory.name):
-                    continue
-                row = read_row(directory) if has_record else None
-                if row is not None:
-                    rows.append(row)
-                elif not has_record:
-                    unfinished.append(str(directory))
-        else:
-            raise AnalysisError(f"no such file or folder: {path}")
-    return rows, unfinished
-
-
-def _run_directories(root: Path) -> Iterator[tuple[Path, bool]]:
-    """Directories of runs below root with whether they have a record; nothing is sought inside a run."""
-    names = {entry.name for entry in os.scandir(root)}
-    if names & {RECORD, TRAINED, PROGRESS, HISTORY}:
-        yield root, RECORD in names
-        return
-    with os.scandir(root) as entries:
-        folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
-    for name in folders:
-        yield from _run_directories(root / name)
 
 
 def _is_student(row: Mapping[str, Any]) -> bool:

@@ -71,12 +71,21 @@ def metric(column: str) -> Metric:
     raise AnalysisError(f"no metric named {column!r}: known are {known}, shift_*, ood_*")
 
 
+def is_known(column: str) -> bool:
+    """Whether a column is a metric, and which way is better."""
+    try:
+        metric(column)
+    except AnalysisError:
+        return False
+    return True
+
+
 def present(columns: list[str], wanted: tuple[str, ...] | None = None) -> list[Metric]:
     """The metrics among a table's columns: those wanted, else the main ones and then all others."""
     if wanted:
         return [metric(name) for name in wanted]
     extra = [m.column for m in _KNOWN if m.column not in MAIN]
-    extra += [c for c in columns if c.startswith(("shift_", "ood_")) and c != "shift_source"]
+    extra += [c for c in columns if c.startswith(("shift_", "ood_")) and c != "shift_source" and is_known(c)]
     return [metric(name) for name in (*MAIN, *extra) if name in columns]
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.records.errors import AnalysisError, AnalysisWarning, Mixture
 from analysis.records.options import flatten, value_at
+from analysis.records.texts import few, plain
 from harness.store.identity import INCIDENTAL
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Mixed:
     runs: dict[str, list[str]]
 
     def __str__(self) -> str:
-        parts = [f"{value} ({len(runs)} runs: {_few(runs)})" for value, runs in self.runs.items()]
-        return f"{self.kind} in {self.cell}: " + " | ".join(parts)
+        parts = [f"{value} ({len(runs)} runs: {few(runs)})" for value, runs in self.runs.items()]
+        return plain(f"{self.kind} in {self.cell}: " + " | ".join(parts))
 
 
 def find(frame: pd.DataFrame, study: Study) -> list[Mixed]:
@@ -150,7 +151,3 @@ def marks(frame: pd.DataFrame, found: list[Mixed]) -> list[str]:
             for run in runs:
                 kinds.setdefault(run, set()).add(item.kind)
     return [",".join(sorted(kinds.get(run, ()))) for run in frame["run"]]
-
-
-def _few(runs: list[str], shown: int = 4) -> str:
-    return ", ".join(runs[:shown]) + (" ..." if len(runs) > shown else "")

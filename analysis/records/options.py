@@ -6,6 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+DEEPEST = 16  # levels of a configuration; what is deeper is none, and would exhaust whoever walks through it
+
+
+def is_deep(value: Any, left: int = DEEPEST) -> bool:
+    """Whether there are more levels in a nested value than a configuration has."""
+    if not isinstance(value, dict | list):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return not left or any(is_deep(inner, left - 1) for inner in inside)
+
 
 def value_at(config: Mapping[str, Any], dotted: str) -> Any:
     """The configuration's value at `train.epochs`; None where there is none."""

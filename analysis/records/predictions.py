@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from analysis.records.errors import AnalysisError
 from harness.store.files import Damaged
 from harness.store.predictions import PREDICTIONS, read_predictions
+from harness.store.record import check_files, read_record
 
 
 class Predictions(NamedTuple):
@@ -42,13 +45,32 @@ class Predictions(NamedTuple):
         return np.exp(self.log_probabilities.max(1))
 
 
-def read(directory: str | Path, split: str = "test") -> Predictions:
-    """The predictions of a run. Raises AnalysisError where the file is missing or damaged."""
-    path = Path(directory) / PREDICTIONS
-    if not path.exists():
-        raise AnalysisError(f"no stored predictions: {path}")
+def is_kept(directory: str | Path) -> bool:
+    """Whether there is anything in the place of a run's predictions; older runs have kept none."""
+    return os.path.lexists(Path(directory) / PREDICTIONS)
+
+
+def read(directory: str | Path, run: str | None = None, split: str = "test") -> Predictions:
+    """The predictions of a run, which must be those that its record knows. run: the hash that it must have.
+
+    Raises AnalysisError where they are missing, damaged or of another run.
+    """
+    directory = Path(directory)
     try:
-        logits, labels = read_predictions(path.parent)
+        record = read_record(directory)
+        if record is None:
+            raise AnalysisError(f"no record beside the predictions in {directory}")
+        if run not in (None, record["hash"]):
+            raise AnalysisError(f"{directory} is of run {record['hash']}, not {run}")
+        logits, labels = read_predictions(directory)
+        about = (directory / PREDICTIONS).stat()
+        _check_once(directory.resolve(), (record.get("files") or {}).get(PREDICTIONS), about.st_mtime_ns, about.st_size)
     except Damaged as error:
-        raise AnalysisError(f"damaged predictions: {error}") from error
+        raise AnalysisError(str(error)) from error
     return Predictions(logits[split].astype(np.float32), labels[split])
+
+
+@cache
+def _check_once(directory: Path, expected: str | None, *_: int) -> None:
+    """Raise Damaged, in this process once, where a run's predictions do not have the digest that its record knows."""
+    check_files(directory, {"files": {PREDICTIONS: expected} if expected else {}}, PREDICTIONS)

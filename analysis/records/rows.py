@@ -1,30 +1,175 @@
 """One record as one flat row: metrics, cost, diagnostics and provenance under plain column names.
 
-This is analysis' door to `record.json`. What an older or a failed record lacks is left out of its row.
+This is analysis' door to `record.json`, and `check_row` the door to rows from anywhere. What an older or a failed
+record lacks is left out of its row.
 """
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
-from analysis.records.errors import AnalysisError, AnalysisWarning
-from harness.store.files import Damaged
-from harness.store.record import read_record
+from msgspec import Meta
+
+from analysis.records.errors import AnalysisError
+from analysis.records.options import DEEPEST, is_deep
+from analysis.records.texts import one_line, plain
+from harness.store.face import Loss, Share
+from harness.store.files import Damaged, check_shape, to_json
+from harness.store.record import METRICS, RECORD, lost_files, read_record
 
 PREFIXES = {"student": "", "teacher": "teacher_", "ensemble": "ensemble_"}  # of columns, by whose metrics they are
+MOST = 1e300  # NaN, infinities and integers that no float holds are not below it
 COST = ("wall_s", "device_s", "images_per_s", "peak_memory_bytes", "parameters", "flops")
 
+Count = Annotated[int, Meta(ge=0, lt=2**62)]
+Numbers = dict[str, float | None]
 
-def read_row(directory: Path) -> dict[str, Any] | None:
-    """The row of a run directory; None, with a warning, where its record is damaged."""
-    try:
-        record = read_record(directory)
-    except Damaged as error:
-        warnings.warn(f"left out a damaged record: {error}", AnalysisWarning, stacklevel=4)
+
+class Teachers(TypedDict, total=False):
+    size: Count | None
+    set: Count
+
+
+class Line(TypedDict):
+    t: list[float]
+
+
+class Barrier(Line, total=False):
+    loss: list[float]
+    loss_bn: list[float]
+    barrier: float | None
+    barrier_bn: float | None
+
+
+class Diagnostics(TypedDict, total=False):
+    teachers: dict[str, Numbers] | None
+    members: dict[str, Numbers] | None
+    fidelity: Numbers | None
+    barriers: dict[str, Barrier] | None
+    dee: float | None
+    dee_cap: float | None
+
+
+class Git(TypedDict, total=False):
+    revision: str | None
+    dirty: bool | None
+    diff_hash: str | None
+
+
+class Provenance(TypedDict, total=False):
+    git: Git | None
+    versions: dict[str, str | None] | None
+    method_defaults: dict[str, Any] | None
+    teachers: list[str] | None
+    data: str | None
+    code: str | None
+    device: str | None
+    host: str | None
+    command: str | None
+    started: str | None
+    ended: str | None
+    harness: str | None
+
+
+class Configuration(TypedDict, total=False):
+    teachers: Teachers | None
+
+
+class Shift(TypedDict, total=False):
+    source: str
+    student: dict[str, Any] | None  # numbers, and by type of shift more of them
+    teacher: dict[str, Any] | None
+    ensemble: dict[str, Any] | None
+
+
+class Facts(TypedDict, total=False):
+    """What a row takes from a record beyond what `harness.store.record` has checked."""
+
+    config: Configuration
+    provenance: Provenance | None
+    diagnostics: Diagnostics | None
+    shift: Shift | None
+    ood: dict[str, dict[str, dict[str, Any] | None]] | None
+    notes: list[str] | None
+
+
+class Row(TypedDict, total=False):
+    """The columns that everybody relies on."""
+
+    run: str
+    status: Literal["done", "failed", "diverged", "interrupted"]
+    method: str
+    data: str
+    model: str
+    teacher_size: float | None
+    teacher_set: Count
+    seed: Annotated[int, Meta(gt=-(2**62), lt=2**62)] | Annotated[str, Meta(pattern=r"^teacher/\d+/\d+$")]
+    error: str | None
+    directory: str | None
+    data_fingerprint: str | None
+    code: str | None
+    revision: str | None
+    teachers: str | None
+    device: str | None
+    host: str | None
+    command: str | None
+    started: str | None
+    ended: str | None
+    method_defaults: dict[str, Any] | None
+    notes: list[str] | None
+    config: dict[str, Any]
+    acc: Share | None
+    nll: Loss | None
+    brier: Annotated[float, Meta(ge=0, le=2)] | None
+    ece: Share | None
+    nll_ts: Loss | None
+    ece_ts: Share | None
+    wall_s: Loss | None
+    device_s: Loss | None
+    images_per_s: Loss | None
+    peak_memory_bytes: Loss | None
+    parameters: Loss | None
+    flops: Loss | None
+
+
+NEEDED = ("run", "status", "method", "data", "model", "teacher_set", "seed", "config")
+
+
+def read_row(directory: Path) -> tuple[dict[str, Any], list[str]] | None:
+    """The row of a run directory, and which files a done run has lost; None where it has no record.
+
+    Raises Damaged where the record cannot be believed.
+    """
+    record = read_record(directory)
+    if record is None:
         return None
-    return row_of(record, str(directory)) if record else None
+    name = str(Path(directory) / RECORD)
+    check_shape(record, Facts, name)
+    return check_row(row_of(record, str(directory)), name), lost_files(directory, record)
+
+
+def check_row(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """A row as it may be believed: of the right types and in range, its texts plain; what is no number is noted, and is
+    not there. Raises Damaged; `name` is the origin, for its message.
+    """
+    numbers = {column: v for column, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    infinite = [column for column, value in numbers.items() if not abs(value) < MOST]
+    row = {column: value for column, value in row.items() if column not in infinite}
+    check_shape(row, Row, name)
+    if lacking := [column for column in NEEDED if row.get(column) is None]:
+        raise Damaged(f"{name} has a run without {', '.join(lacking)}")
+    if row["status"] == "done" and (lacking := [column for column in METRICS if row.get(column) is None]):
+        raise Damaged(f"{name} has a done run without {', '.join(lacking)}")
+    if is_deep(row["config"]):
+        raise Damaged(f"{name} has a configuration of more than {DEEPEST} levels")
+    try:
+        to_json(row["config"])
+    except ValueError as error:
+        raise Damaged(f"{name} has a configuration with a number that is none") from error
+    notes = [one_line(note) for note in row.get("notes") or ()] + [f"{column} is no number" for column in infinite]
+    texts = {plain(column): plain(v) if isinstance(v, str) else v for column, v in row.items()}
+    return texts | {"directory": row.get("directory"), "notes": notes or None}
 
 
 def read_barriers(directory: str | Path) -> dict[str, dict[str, Any]]:
@@ -34,9 +179,14 @@ def read_barriers(directory: str | Path) -> dict[str, dict[str, Any]]:
     """
     try:
         record = read_record(Path(directory)) if directory else None
+        check_shape(record or {}, Facts, str(directory))
     except Damaged as error:
         raise AnalysisError(str(error)) from error
-    return ((record or {}).get("diagnostics") or {}).get("barriers") or {}
+    barriers = ((record or {}).get("diagnostics") or {}).get("barriers") or {}
+    lines = [pair[name] for pair in barriers.values() for name in ("t", "loss", "loss_bn") if pair.get(name)]
+    if len({len(line) for line in lines}) > 1:
+        raise AnalysisError(f"the loss barriers of {directory} are lines of different lengths")
+    return barriers
 
 
 def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
@@ -56,7 +206,7 @@ def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
         "teacher_size": teachers.get("size"),
         "teacher_set": teachers.get("set", 0),
         "seed": config.get("seed"),
-        "error": f"{error.get('type')}: {error.get('message')}" if error else None,
+        "error": one_line(f"{error.get('type')}: {error.get('message')}") if error else None,
         "directory": directory,
         "revision": _revision(git),
         # Where the record has a hash of the code that decides results, it says more than a revision: a commit
@@ -67,17 +217,18 @@ def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
         "method_defaults": provenance.get("method_defaults"),
         **{name: provenance.get(name) for name in ("device", "host", "command", "started", "ended", "harness")},
         "torch": (provenance.get("versions") or {}).get("torch"),
+        "notes": record.get("notes"),
         "config": config,
     }
-    metrics = record.get("metrics") or {}
+    found = record.get("metrics") or {}
+    numbers: dict[str, Any] = {}
     for who, prefix in PREFIXES.items():
-        test = (metrics.get(who) or {}).get("test") or {}
-        row |= {prefix + name: value for name, value in test.items() if _number(value)}
-    validation = (metrics.get("student") or {}).get("validation") or {}
-    row |= {"validation_" + name: value for name, value in validation.items() if _number(value)}
+        numbers |= _numbers((found.get(who) or {}).get("test"), prefix)
+    numbers |= _numbers((found.get("student") or {}).get("validation"), "validation_")
     cost = record.get("cost") or {}
-    row |= {name: cost[name] for name in COST if name in cost}
-    return row | _diagnostics(record.get("diagnostics") or {}) | _shift(record)
+    numbers |= {name: cost[name] for name in COST if name in cost}
+    numbers |= _diagnostics(record.get("diagnostics") or {}) | _shift(record)
+    return row | {name: value for name, value in numbers.items() if name not in row}  # no metric is called `status`
 
 
 def _diagnostics(found: dict[str, Any]) -> dict[str, Any]:
@@ -100,14 +251,19 @@ def _shift(record: dict[str, Any]) -> dict[str, Any]:
     shift = record.get("shift") or {}
     row: dict[str, Any] = {"shift_source": shift["source"]} if "source" in shift else {}
     for who, prefix in PREFIXES.items():
-        row |= {f"{prefix}shift_{k}": v for k, v in (shift.get(who) or {}).items() if _number(v)}
+        row |= _numbers(shift.get(who), f"{prefix}shift_")
         for name, found in (record.get("ood") or {}).items():
-            row |= {f"{prefix}ood_{name}_{k}": v for k, v in (found.get(who) or {}).items() if _number(v)}
+            row |= _numbers(found.get(who), f"{prefix}ood_{name}_")
     return row
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _numbers(found: dict[str, Any] | None, prefix: str) -> dict[str, float]:
+    """The numbers among measured values, under a prefix."""
+    return {
+        prefix + name: value
+        for name, value in (found or {}).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _revision(git: dict[str, Any]) -> str | None:

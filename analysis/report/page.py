@@ -37,7 +37,7 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
     view = summarise(runs, study)
     primary = [c for c in view.found if c.metric == study.primary]
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        Path(__file__).with_name("report.jinja").read_text()
+        Path(__file__).with_name("report.jinja").read_text(encoding="utf-8")
     )
     return template.render(
         question=study.question or "What do these runs show?",
@@ -108,6 +108,8 @@ def provenance(runs: pd.DataFrame) -> list[tuple[str, str]]:
     times = runs["started"].dropna(), runs["ended"].dropna()
     if len(times[0]) and len(times[1]):
         lines.append(("run between", f"{min(times[0])} and {max(times[1])}"))
+    if runs.attrs.get("lost"):
+        lines.append(("files gone", f"of {len(runs.attrs['lost'])} done runs; their records alone are counted"))
     if "device_s" in runs:
         lines.append(("device time", f"{runs['device_s'].sum() / 3600:.3f} hours over all runs, teachers not counted"))
     return lines

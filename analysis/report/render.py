@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,23 +22,33 @@ _LATEX = {
     "~": r"$\sim$", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
     "[": "{[}", "]": "{]}", "|": r"$|$",
 }  # fmt: skip
+_MARKDOWN = re.compile(
+    r"[\\`|*~]"
+    r"|<(?=[A-Za-z/!?])"  # a tag
+    r"|&(?=#?\w+;)"  # a character by name
+    r"|\](?=[(\[])"  # a link
+    r"|(?<!\w)_|_(?!\w)"  # emphasis, at a word's end
+)
+_FORMULA = ("=", "+", "-", "@")
+_SIGNED = re.compile(r"-|[+-][\d.,]+(e[+-]?\d+)?( \[[-+\d., ]+\])?")
 
 
 def terminal(table: Table) -> rich.table.Table:
     """A rich table; notes are its caption."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table as Rich
+    from rich.text import Text  # what is a Text is no markup, whatever it says
 
     view = Rich(
-        title=escape(table.title), caption=escape("\n".join(table.notes)), box=box.SIMPLE_HEAD,
+        title=Text(table.title, "table.title"), caption=Text("\n".join(table.notes), "table.caption"),
+        box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
     )  # fmt: skip
     for j, name in enumerate(table.columns):
-        view.add_column(escape(name), justify="left" if j == 0 else "right", overflow="fold")
+        view.add_column(Text(name), justify="left" if j == 0 else "right", overflow="fold")
     for i, row in enumerate(table.rows):
-        view.add_row(*(f"[bold]{escape(c)}[/]" if (i, j) in table.bold else escape(c) for j, c in enumerate(row)))
+        view.add_row(*(Text(c, "bold" if (i, j) in table.bold else "") for j, c in enumerate(row)))
     return view
 
 
@@ -63,11 +74,8 @@ def split(table: Table, width: int) -> list[Table]:
 
 def markdown(table: Table) -> str:
     """GitHub's table, then notes, then the runs behind each row."""
-
-    def cell(text: str) -> str:
-        return text.replace("|", r"\|").replace("*", r"\*").replace("~", r"\~")
-
-    lines = [f"### {table.title}", "", "| " + " | ".join(map(cell, table.columns)) + " |"]
+    cell = _markdown
+    lines = [f"### {cell(table.title)}", "", "| " + " | ".join(map(cell, table.columns)) + " |"]
     lines.append("|" + "|".join(["---"] + ["---:"] * (len(table.columns) - 1)) + "|")
     for i, row in enumerate(table.rows):
         cells = [f"**{cell(c)}**" if (i, j) in table.bold else cell(c) for j, c in enumerate(row)]
@@ -81,9 +89,7 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     """A table environment for \\usepackage{booktabs}; runs as comments."""
 
-    def cell(text: str) -> str:
-        return "".join(_LATEX.get(character, character) for character in text)
-
+    cell = _latex
     lines = [r"% needs \usepackage{booktabs}"]
     lines += [f"% {row[0]}: runs {' '.join(runs)}" for row, runs in zip(table.rows, table.runs, strict=True) if runs]
     lines += [
@@ -112,9 +118,10 @@ def as_csv(tables: list[Table]) -> str:
         header = ["table", *table.columns, "runs"]
         if header != previous:
             writer.writerows([[]] if previous else [])
-            writer.writerow(header)
+            writer.writerow(map(_csv, header))
             previous = header
-        writer.writerows([table.title, *row, " ".join(runs)] for row, runs in zip(table.rows, table.runs, strict=True))
+        for row, runs in zip(table.rows, table.runs, strict=True):
+            writer.writerow(map(_csv, [table.title, *row, " ".join(runs)]))
     return out.getvalue()
 
 
@@ -168,5 +175,23 @@ def head(lines: Sequence[str], form: str) -> str:
     """Lines of text to stand above tables in the named form; CSV has no place for them."""
     if not lines or form == "csv":
         return ""
-    before, after = {"latex": ("% ", ""), "html": ("<p>", "</p>")}.get(form, ("", ""))
-    return "".join(f"{before}{line}{after}\n" for line in lines) + "\n"
+    shown = {
+        "latex": lambda line: f"% {line}",
+        "html": lambda line: f"<p>{html.escape(line)}</p>",
+        "markdown": _markdown,
+    }
+    return "".join(f"{shown.get(form, str)(line)}\n" for line in lines) + "\n"
+
+
+def _markdown(text: str) -> str:
+    """A text as it is shown, not as Markdown or HTML: what might begin either is escaped, and nothing else."""
+    return _MARKDOWN.sub(r"\\\g<0>", text)
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _csv(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: numbers may begin with a sign, other texts get an apostrophe."""
+    return f"'{text}" if text[:1] in _FORMULA and not _SIGNED.fullmatch(text) else text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from analysis.records import metrics
 from analysis.records.arms import present
 from analysis.records.loading import failures
+from analysis.records.oddities import oddities
 from analysis.report.tables.ablation import ablation, cross
 from analysis.report.tables.contrasts import cell_tables, contrast_table, switches
 from analysis.report.tables.costs import costs
@@ -87,7 +88,7 @@ def declared(study: Study) -> list[str]:
 
 
 def missing(runs: pd.DataFrame, study: Study) -> list[str]:
-    """Failed and unfinished runs, and declared arms that have none."""
+    """Failed, unfinished and odd runs, and declared arms that have none."""
     lines = []
     failed = failures(runs)
     if len(failed):
@@ -100,4 +101,5 @@ def missing(runs: pd.DataFrame, study: Study) -> list[str]:
     absent = sorted({arm for family in study.families for arm in family.absent(arms)})
     if absent:
         lines.append(f"Declared but without finished runs: {', '.join(absent)}.")
+    lines += oddities(runs)
     return lines + [f"Mixed on request: {text}" for text in runs.attrs.get("mixed", [])]

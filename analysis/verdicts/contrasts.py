@@ -18,9 +18,10 @@ import numpy as np
 from analysis.inference import power, resampling, statistics
 from analysis.records import metrics
 from analysis.records.arms import present
+from analysis.records.declared import study_of
 from analysis.records.errors import AnalysisWarning
 from analysis.records.pairing import Pairs, pair
-from analysis.records.study import Family, Study, study_of
+from analysis.records.study import Family, Study
 from analysis.verdicts import words
 from analysis.verdicts.contrast import Comparison, Contrast
 from analysis.verdicts.factorial import effects

@@ -29,7 +29,8 @@ def compare_cost(arm: str, other: str, joined: pd.DataFrame, margins: dict[str, 
     ):
         if name not in margins or f"{column}_old" not in joined:
             continue
-        ratio = (rows[f"{column}_new"] / rows[f"{column}_old"]).dropna()
+        old = rows[f"{column}_old"].astype(float)
+        ratio = (rows[f"{column}_new"] / old)[old > 0].dropna()
         if not len(ratio):
             continue
         value = float(ratio.median())

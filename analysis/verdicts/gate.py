@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from analysis.records import metrics
+from analysis.records import limits, metrics
 from analysis.records.baseline import Baseline
 from analysis.records.errors import AnalysisError, Mixture
 from analysis.records.mixtures import decides, recipe
@@ -39,13 +39,16 @@ def regress(
     A variant that the baseline knows is compared with its own frozen runs, a new one with the frozen `reference`.
 
     margins: metric -> largest loss tolerated; default the baseline's, else metrics.GATE_MARGINS. cost: None to skip.
-    Raises AnalysisError where a new variant comes without a reference, Mixture where recipes differ (unless allowed).
+    Raises AnalysisError where a new variant comes without a reference or a level, margin or tolerance is none, Mixture
+    where recipes differ (unless allowed).
     """
     import pandas as pd
 
     old = pd.DataFrame(baseline["runs"])
-    alpha = baseline["alpha"] if alpha is None else alpha
+    alpha = limits.alpha(baseline["alpha"] if alpha is None else alpha)
     chosen = margins or baseline["margins"] or metrics.GATE_MARGINS
+    chosen = {column: limits.margin(column, value) for column, value in chosen.items()}
+    cost = {name: limits.tolerance(name, value) for name, value in (cost or {}).items()}
     done = runs[runs["status"] == "done"]
     known = set(old["arm"])
     if reference is not None and reference not in known:

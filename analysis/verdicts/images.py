@@ -40,7 +40,7 @@ def compare_images(block: pd.DataFrame, variant: str, reference: str) -> ImageCo
     if not len(pairs.values):
         raise AnalysisError(f"{variant} and {reference} have no finished pair of runs in common")
     directories = block.set_index("run")["directory"]
-    found = [[read(directories[run]) for run in pairs.runs[arm]] for arm in (variant, reference)]
+    found = [[read(directories[run], run) for run in pairs.runs[arm]] for arm in (variant, reference)]
     labels = found[0][0].labels
     for side in found:
         for predictions in side:

@@ -6,15 +6,30 @@ import time
 from pathlib import Path
 from typing import Any, TypedDict
 
-from harness.store.files import read_json_lines, to_json
+from harness.store.files import Seconds, read_json_lines, to_json
 
 
-class Event(TypedDict):
+class Job(TypedDict, total=False):
+    """As provenance.slurm describes it; what is unknown is None."""
+
+    job_id: str | None
+    array_job_id: str | None
+    array_task_id: str | None
+    node: str | None
+
+
+class Fact(TypedDict, total=False):
+    """What else may be known."""
+
+    host: str | None
+
+
+class Event(Fact):
     """started, preempted, time_limit, cancelled, ended or died; when; and in which job (None: in none)."""
 
     event: str
-    time: float
-    slurm: dict[str, Any] | None
+    time: Seconds
+    slurm: Job | None
 
 
 def append_event(directory: Path, event: str, slurm: dict[str, Any] | None, **facts: Any) -> None:

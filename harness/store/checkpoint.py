@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import TypedDict
 
-from harness.store.files import Damaged, parse_json, read_bytes, to_json, write_atomically
+from harness.store.files import Count, Damaged, Seconds, parse_json, read_bytes, to_json, write_atomically
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1
@@ -24,9 +24,9 @@ class Identity(TypedDict):
     run: str
     data: str
     code: str
-    epochs: int
-    attempts: int
-    wall_s: float
+    epochs: Count
+    attempts: Count
+    wall_s: Seconds
 
 
 def write_checkpoint(directory: Path, identity: Identity, state: bytes) -> None:

@@ -207,7 +207,7 @@ def living(directories: Sequence[Path]) -> set[Path]:
         owner = is_claimed(directory)
         if owner is None:
             continue
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             if abs(time.time() - (directory / CLAIM).stat().st_mtime) < 2 * BEAT_S:
                 alive.add(directory)
             else:

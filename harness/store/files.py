@@ -14,13 +14,17 @@ import stat
 import time
 import uuid
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 
 MOST_JSON = 256 << 20  # bytes: a larger file is none of ours, and would take the machine's memory to find out
 BLOCK = 1 << 20
 MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+# Numbers of a file that are shown and counted with: in range, and no NaN.
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 
 
 class Damaged(ValueError):
@@ -76,7 +80,7 @@ def open_whole(path: Path, most: int | None = None) -> BinaryIO:
         # Without waiting: whoever opens a named pipe for reading would else hang until somebody writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        if os.path.lexists(path):
+        if Path(path).is_symlink():  # not: whether it exists by now, for it may have come in between
             raise Damaged(f"{path} is a link to nowhere") from error
         raise
     except OSError as error:
@@ -159,6 +163,12 @@ def digest(path: Path) -> str:
         except OSError as error:
             raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
     return found.hexdigest()
+
+
+def reason(error: Exception) -> str:
+    """What a library says of content that it cannot read, in part of a line."""
+    first, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {first[:200]}" if first else type(error).__name__
 
 
 def set_damaged_aside(path: Path, error: Damaged) -> str:

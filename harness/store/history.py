@@ -6,7 +6,16 @@ import time
 from pathlib import Path
 from typing import Any, TypedDict
 
-from harness.store.files import Damaged, read_json, read_json_lines, to_json, write_atomically, write_json
+from harness.store.files import (
+    Count,
+    Damaged,
+    Seconds,
+    read_json,
+    read_json_lines,
+    to_json,
+    write_atomically,
+    write_json,
+)
 
 HISTORY, PROGRESS = "history.jsonl", "progress.json"
 
@@ -14,10 +23,10 @@ HISTORY, PROGRESS = "history.jsonl", "progress.json"
 class Progress(TypedDict):
     """How far a run is: epochs done and in all, seconds left by its own estimate, and when that was written."""
 
-    epoch: int
-    epochs: int
-    left_s: float
-    time: float
+    epoch: Count
+    epochs: Count
+    left_s: Seconds
+    time: Seconds
 
 
 def append_epoch(directory: Path, summary: dict[str, Any]) -> None:

@@ -39,6 +39,14 @@ def run_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(relevant(config), sort_keys=True).encode()).hexdigest()[:12]
 
 
+def means(config: dict[str, Any], directory: Path) -> bool:
+    """Whether a configuration is of the run that a directory is named for."""
+    try:
+        return directory.name.endswith(f"-{run_hash(config)}")
+    except (KeyError, TypeError, AttributeError):  # what was read from a file need not be whole
+        return False
+
+
 def run_directory(config: dict[str, Any]) -> Path:
     """RUNS/data-model-method-sSEED-HASH; a teacher's is BANK/data-model-setS-mM-HASH."""
     start = f"{config['data']['name']}-{config['model'].replace('/', '_')}"  # timm's names are timm/NAME

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.store.files import Damaged, read_bytes, write_atomically
+from harness.store.files import Damaged, read_bytes, reason, write_atomically
 
 PREDICTIONS = "predictions.npz"
 SPLITS = ("validation", "test")
@@ -44,12 +43,19 @@ def read_predictions(directory: Path) -> tuple[Arrays, Arrays]:
     try:
         with np.load(io.BytesIO(content)) as file:
             logits, labels = ({name: file[f"{name}_{what}"] for name in SPLITS} for what in ("logits", "labels"))
-    except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise Damaged(f"{path} holds no predictions ({type(error).__name__}: {error})") from error
+    except Exception as error:
+        raise Damaged(f"{path} holds no predictions ({reason(error)})") from error
     for name in SPLITS:
-        known = (
-            logits[name].ndim == 2 and labels[name].shape == logits[name].shape[:1] and labels[name].dtype.kind in "iu"
-        )
-        if not (known and logits[name].dtype.kind == "f" and np.isfinite(logits[name]).all()):
+        if not are_predictions(logits[name], labels[name]):
             raise Damaged(f"{path} holds no predictions (its {name} arrays are no logits [N, K] with labels [N])")
     return logits, labels
+
+
+def are_predictions(logits: Any, labels: Any) -> bool:
+    """Whether a split's members of the file are logits [N, K], and labels [N] among its classes."""
+    if not (isinstance(logits, np.ndarray) and isinstance(labels, np.ndarray)):  # numpy hands others out as bytes
+        return False
+    if not (logits.ndim == 2 and logits.size and logits.dtype.kind == "f" and np.isfinite(logits).all()):
+        return False
+    named = labels.shape == logits.shape[:1] and labels.dtype.kind in "iu"
+    return bool(named and labels.min() >= 0 and labels.max() < logits.shape[1])

@@ -22,11 +22,11 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta
 
+from harness.store.face import Done, Noted, Record
 from harness.store.files import Damaged, check_shape, digest, read_bytes, read_json, write_json
 from harness.store.identity import run_hash
 from harness.store.predictions import PREDICTIONS
@@ -37,9 +37,6 @@ RECORD = "record.json"
 METRICS = ("acc", "nll", "brier", "ece", "nll_ts", "ece_ts")  # those that tables show
 FILES = (WEIGHTS, PREDICTIONS)  # of a done run, beside its record
 RUN = re.compile(r"-([0-9a-f]{12})$")  # a run's directory ends with its hash
-
-Share = Annotated[float, Meta(ge=0, le=1)]
-Loss = Annotated[float, Meta(ge=0)]
 
 SCHEMA = {
     "version": "int, VERSION of the code that wrote it",
@@ -94,56 +91,6 @@ SCHEMA = {
 }
 
 
-class Metrics(TypedDict, total=False):
-    """Of one network on one split; further ones are welcome."""
-
-    acc: Share
-    nll: Loss
-    brier: Annotated[float, Meta(ge=0, le=2)]
-    ece: Share
-    nll_ts: Loss
-    ece_ts: Share
-    temperature: Annotated[float, Meta(gt=0)]
-
-
-class Failure(TypedDict, total=False):
-    """What went wrong."""
-
-    type: str
-    message: str
-    traceback: str | None
-    log: str | None
-    slurm_state: str | None
-
-
-class Named(TypedDict):
-    """The part of a configuration that has a name."""
-
-    name: str
-
-
-class Configuration(TypedDict):
-    """What every reader needs of a run's configuration; the rest is the business of the version that wrote it."""
-
-    method: Named
-    data: Named
-    model: str
-    seed: int | str
-
-
-class Record(TypedDict):
-    """The face of a record that is checked where it is read, of any version; see SCHEMA for all of it."""
-
-    version: int
-    hash: str
-    status: Literal["done", "failed", "diverged", "interrupted"]
-    error: Failure | None
-    config: Configuration
-    metrics: dict[str, dict[str, Metrics]] | None
-    cost: dict[str, float | None]
-    provenance: dict[str, Any]
-
-
 class Newer(Damaged):
     """A record of a version that this code does not know; only its own code can say what it means."""
 
@@ -177,12 +124,11 @@ def read_record(directory: Path, name: str = RECORD) -> dict[str, Any] | None:
         return None
     check_outline(path, record.get("version"), record.get("hash"))
     check_shape(record, Record, str(path))
-    if record["version"] >= 2:
+    check_shape(record, Noted, str(path))
+    if record["version"] > 1 or record["status"] == "done":
         check_seal(path, record)
     if record["status"] == "done":
-        found = ((record["metrics"] or {}).get("student") or {}).get("test") or {}
-        if lacking := [metric for metric in METRICS if not math.isfinite(found.get(metric, math.nan))]:
-            raise Damaged(f"{path} says done, but has no {', '.join(lacking)} of the student on test data")
+        check_numbers(path, record)
     elif record["error"] is None or "message" not in record["error"]:
         raise Damaged(f"{path} says {record['status']}, but not why")
     return record
@@ -200,16 +146,31 @@ def check_outline(path: Path, version: Any, found: Any) -> None:
 
 
 def check_seal(path: Path, record: dict[str, Any]) -> None:
-    """Raise Damaged where a record is not as it was written, or its hash is not its configuration's."""
+    """Raise Damaged where a record is not as it was written, or its hash is not its configuration's.
+
+    Version 1 has no digest, and its hash may be of an older rule; but of a configuration it is.
+    """
     try:
-        intact = record.get("digest") == digest_of(record)
+        intact = record["version"] == 1 or record.get("digest") == digest_of(record)
         known = run_hash(record["config"]) == record["hash"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Damaged(f"{path} has no whole configuration ({type(error).__name__}: {error})") from error
     if not intact:
         raise Damaged(f"{path} was changed after it was written: its digest does not fit")
-    if not known:
+    if not known and record["version"] > 1:
         raise Damaged(f"{path} has a configuration of another hash than {record['hash']}")
+
+
+def check_numbers(path: Path, record: dict[str, Any]) -> None:
+    """Raise Damaged where a `done` record lacks what its readers take for granted."""
+    if "student" not in (record["metrics"] or {}):
+        raise Damaged(f"{path} says done, but has no metrics of the student")
+    check_shape(record, Done, str(path))
+    for who, splits in record["metrics"].items():
+        for split in {"test", *splits}:
+            found = splits.get(split, {})
+            if lacking := [metric for metric in METRICS if not math.isfinite(found.get(metric, math.nan))]:
+                raise Damaged(f"{path} says done, but has no {', '.join(lacking)} of the {who} on {split} data")
 
 
 def check_files(directory: Path, record: dict[str, Any], *names: str) -> None:

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, TypedDict
 
-from harness.store.files import Damaged, read_json, write_json
+from harness.store.face import Configuration
+from harness.store.files import Damaged, read_json, to_json, write_json
 
 SUBMISSION, CONFIG = "submission.json", "config.json"
 
@@ -48,4 +49,9 @@ def write_config(directory: Path, config: dict[str, Any]) -> Path:
 
 def read_config(file: Path) -> dict[str, Any] | None:
     """The configuration in a config.json; None where there is no such file. Raises Damaged."""
-    return read_json(file, dict[str, Any])
+    config = read_json(file, Configuration)
+    try:
+        to_json(config)
+    except ValueError as error:
+        raise Damaged(f"{file} has numbers that are none") from error
+    return config

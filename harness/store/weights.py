@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from harness.store.files import Damaged, read_bytes, write_atomically
+from harness.store.files import Damaged, read_bytes, reason, write_atomically
 
 WEIGHTS = "student.safetensors"
 
@@ -39,5 +38,5 @@ def read_weights(directory: Path) -> dict[str, NDArray]:
         raise Damaged(f"{path} is missing")
     try:
         return load(content)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{path} does not hold a network: {str(error).strip().splitlines()[0]}") from error
+    except Exception as error:
+        raise Damaged(f"{path} does not hold a network: {reason(error)}") from error

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from harness.store.files import digest
 from harness.store.identity import run_hash
+from harness.store.predictions import PREDICTIONS
 from harness.store.record import VERSION, read_record, write_record
+from harness.store.weights import WEIGHTS, write_weights
 
 DEFAULTS = {
     "kd": {"alpha": 1.0, "temperature": 4.0},
@@ -132,7 +135,7 @@ def make_run(
     }  # fmt: skip
     if files and done:
         np.savez(
-            directory / "predictions.npz",
+            directory / PREDICTIONS,
             test_logits=z,
             test_labels=labels,
             validation_logits=z[:50],
@@ -146,6 +149,10 @@ def make_run(
             for e in range(1, 9)
         ]  # fmt: skip
         (directory / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        record["files"] = {
+            PREDICTIONS: digest(directory / PREDICTIONS),
+            WEIGHTS: write_weights(directory, {"weight": np.zeros(3, np.float32)}, {}),
+        }
     write_record(directory, record)
     return directory
 

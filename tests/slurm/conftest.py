@@ -95,9 +95,10 @@ def calm(heads: list[Head]) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sweeps that wait for a time limit begin first, beside those that work; chaos, which hits any job, is last."""
-    files = ("test_sweep", "test_pack", "test_lab_missing", "test_lab", "test_deaths", "test_preemption", "test_chaos")
+    first, last = ("test_sweep", "test_pack"), ("test_deaths", "test_preemption", "test_chaos")
+    order = {name: k - 100 for k, name in enumerate(first)} | {name: k + 100 for k, name in enumerate(last)}
     here = [k for k, item in enumerate(items) if item.path.parent == Path(__file__).parent]
-    ordered = sorted((items[k] for k in here), key=lambda item: files.index(item.path.stem) if item.path.stem in files else -1)
+    ordered = sorted((items[k] for k in here), key=lambda item: order.get(item.path.stem, 0))
     for k, item in zip(here, ordered, strict=True):
         items[k] = item
 

@@ -18,9 +18,6 @@ from slurm.lab import Lab, LabError
 from slurm.remembered import choose, recall
 from tests.slurm.test_lab_safety import NOBODY, ROOT, Ask, ask, home, place, tree
 
-# The order of the files in conftest.py does not know this one yet: test_lab_missing collects it.
-__test__ = False
-
 
 def test_the_folder_has_a_name_of_its_own_and_is_found_again(place: Path, home: Path) -> None:
     (place / "slurm-lab").mkdir()

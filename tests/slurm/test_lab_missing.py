@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 
 from slurm.lab import main
-from tests.slurm.test_lab_default import *  # noqa: F403  (see there)
-from tests.slurm.test_lab_names import *  # noqa: F403
-from tests.slurm.test_lab_safety import *  # noqa: F403
 
 
 def test_the_message_has_the_line_that_installs_slurm(

@@ -17,9 +17,6 @@ from slurm.folder import CONTENT, LONGEST, MARKER, claim
 from slurm.lab import Lab, LabError, Shape, export
 from tests.slurm.test_lab_safety import ROOT, Ask, Processes, ask, home, place, process, started
 
-# The order of the files in conftest.py does not know this one yet: test_lab_missing collects it.
-__test__ = False
-
 HOSTILE = (
     "a b",
     "a'b",

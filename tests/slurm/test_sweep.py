@@ -45,7 +45,7 @@ def two_heads(doomed: Head, overdue: Head, orphans: Head, start: Start, code: Pa
     first.until(lambda: "teachers: 2 submitted" in first.said, "first submission")
     second = start(*command, code=code, runs=first.runs)
     second.until(lambda: "submitted before" in second.said, "second submission")
-    broken = code / "harness" / "training.py"
+    broken = code / "harness" / "training" / "trainer.py"
     broken.write_text(broken.read_text() + "\nraise RuntimeError('an edit during the sweep')\n")
     for head in (first, second):
         assert head.ends() == 0, head.said

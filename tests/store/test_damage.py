@@ -5,9 +5,12 @@ With -s a table of how many damages each reader was given. HARNESS_FUZZ=N: N bit
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import time
 import traceback
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,7 +70,6 @@ class Reader:
     fits: Callable[[Any], bool] | None = None
     seal: Callable[[Any], Any] = lambda value: value
     none: bool = False
-    message: bool = True  # whether Damaged names the file as a path
 
 
 def plain(value: Any) -> Any:
@@ -221,14 +223,6 @@ def are_arrays(found: dict[str, Any]) -> bool:
 IDENTITY = {"format": FORMAT, "run": "r", "data": "d", "code": "c", "epochs": 1, "attempts": 1, "wall_s": 1.0}
 
 
-def resigned(state: bytes) -> bytes:
-    """A checkpoint whose digest fits, of any state."""
-    import hashlib
-
-    rest = json.dumps(IDENTITY).encode() + b"\n" + state
-    return hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
-
-
 def checkpoints(directory: Path) -> Checkpoints:
     return Checkpoints(directory, "r" * 12, "d" * 16, Console())
 
@@ -340,3 +334,148 @@ def test_a_line_of_another_type_costs_no_more_than_itself(name: str, tmp_path: P
 
     changed = Reader(reader.file, reader.make, reader.read, still)
     inflict_all(f"{name}, values", changed, tmp_path, damages)
+
+
+# What a digest or a checksum does not tell ----------------------------------------------------------------------------
+
+
+def npz(**members: bytes) -> bytes:
+    """A zip whose members' checksums fit."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(f"{name}.npy", content)
+    return buffer.getvalue()
+
+
+def npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_predictions_that_are_well_packed_and_wrong(tmp_path: Path) -> None:
+    """Headers of arrays with every bit flipped, sizes that fit no memory, other types, labels that are no classes."""
+    logits, labels = np.zeros((6, 3), np.float16), np.arange(6) % 3
+    whole = {f"{split}_{what}": npy(array) for split in ("validation", "test")
+             for what, array in (("logits", logits), ("labels", labels))}  # fmt: skip
+
+    def damages(_: bytes) -> Iterator[Damage]:
+        for name, member in whole.items():
+            for one in damage.flips(member[:128], few=40):
+                one.inflict(tmp_path / "member")
+                yield damage.contents(f"{name}: {one.name}", npz(**{**whole, name: (tmp_path / "member").read_bytes()}))
+            for shape in ("(9999999999999, 3)", "(-6, 3)", "(6, 3", "6", "(6, 3, 1)", "(0, 3)", "(6, 0)"):
+                changed = member.replace(b"(6, 3)", shape.encode()).replace(b"(6,)", shape.encode())
+                yield damage.contents(f"{name} of shape {shape}", npz(**{**whole, name: changed}))
+            for other in (
+                labels - 1,
+                labels + 9,
+                labels / 1,
+                labels > 0,
+                logits * np.nan,
+                np.array("text"),
+                labels[:5],
+            ):
+                yield damage.contents(f"{name} = {other!r}", npz(**{**whole, name: npy(other)}))
+            yield damage.contents(f"{name} gone", npz(**{key: kept for key, kept in whole.items() if key != name}))
+
+    def make(directory: Path) -> None:
+        (directory / PREDICTIONS).write_bytes(npz(**whole))
+
+    inflict_all(
+        "predictions, well packed", Reader(PREDICTIONS, make, read_predictions, are_predictions), tmp_path, damages
+    )
+
+
+def test_a_checkpoint_whose_digest_fits_and_whose_state_does_not(tmp_path: Path) -> None:
+    """Identities of every wrong type, others' identities, and states that torch cannot load."""
+    make_training(tmp_path)
+    (path,) = tmp_path.glob(CHECKPOINT)
+    _, state = read_checkpoint(tmp_path)
+    identity = {**IDENTITY, **checkpoints(tmp_path).of}
+
+    def sealed(header: Any, state: bytes) -> bytes:
+        rest = json.dumps(header).encode() + b"\n" + state
+        return hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
+
+    def damages(_: bytes) -> Iterator[Damage]:
+        for name, changed in damage.variants(identity):
+            yield damage.contents(name, sealed(changed, state))
+        for key in ("run", "data", "code"):
+            yield damage.contents(f"another's {key}", sealed({**identity, key: "f" * 16}, state))
+        for source in (damage.flips(state, few=30), damage.cuts(state, few=15), damage.texts()):
+            for one in source:
+                one.inflict(tmp_path / "state")
+                yield damage.contents(f"state: {one.name}", sealed(identity, (tmp_path / "state").read_bytes()))
+
+    def attempted(found: Any) -> bool:
+        """Torch lets bits of a state pass; the digest is there for these."""
+        identity, _ = found
+        return all(
+            isinstance(identity[key], (int, float)) and identity[key] >= 0 for key in ("epochs", "attempts", "wall_s")
+        )
+
+    assert path.exists()
+    reader = Reader(CHECKPOINT, make_training, load_training, attempted, none=True)
+    inflict_all("training, sealed anew", reader, tmp_path, damages)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "BEAT_S", 0.05)
+    monkeypatch.setattr(claim, "LOOK_S", 0.01)
+    monkeypatch.setattr(claim, "STALE_S", 0.1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_damaged_claim_is_in_the_way_for_ever(tmp_path: Path) -> None:
+    """Whoever comes takes over what is nobody's claim, or says what it is; who owns it goes in peace."""
+    found = Counter()
+    for one in (*damage.texts(), *damage.places(), *damage.cuts(b'{"token": "a", "host": "b", "pid": 1}', few=4)):
+        path = tmp_path / claim.CLAIM
+        one.inflict(path)
+        with damage.in_time():
+            living([tmp_path])
+            assert is_claimed(tmp_path) in (None, NOBODY), one.name
+            try:
+                with Claim(tmp_path):
+                    assert read_claim(path)["host"], one.name
+                    one.inflict(path)  # while it is owned
+                    is_claimed(tmp_path)
+                    time.sleep(0.12)  # heartbeats
+                found["taken over"] += 1
+            except Unreadable as error:
+                assert str(path) in str(error)
+                found["named"] += 1
+        for left in tmp_path.iterdir():
+            damage.remove(left)
+    TABLE["claim, taken over"] = found
+    assert found["taken over"] > 10
+
+
+@pytest.mark.usefixtures("quick")
+def test_views_are_right_whatever_is_in_the_bank(tmp_path: Path) -> None:
+    """Both files of a teacher's views, damaged: built anew, or done without, and always the same answers."""
+    data = load(configure(tmp_path)["data"])
+    images = data.train.images[:20]
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    write_weights(tmp_path, {name: tensor.numpy() for name, tensor in network.state_dict().items()}, {})
+    cache = ViewCache(Augmentation(images, 1, False, 0), data.classes, "fingerprint", Console(), lambda: False)
+
+    def answers(directory: Path) -> Any:
+        return cache.answers(directory, network).clone()
+
+    def damages(content: bytes) -> Iterator[Damage]:
+        yield from damage.flips(content, few=25)
+        yield from damage.cuts(content, few=8)
+        yield from damage.texts()
+        yield from damage.places()
+
+    def values(content: bytes) -> Iterator[Damage]:
+        yield from damage.values(json.loads(content))
+
+    beside = Path(cache.name()).with_suffix(".json").name
+    inflict_all("views", Reader(cache.name(), answers, answers), tmp_path, damages)
+    inflict_all("views' checksum", Reader(beside, answers, answers), tmp_path, damages)
+    inflict_all("views' checksum, values", Reader(beside, answers, answers), tmp_path, values)

@@ -11,7 +11,7 @@ from analysis.records import metrics
 from analysis.records.arms import present
 from analysis.records.errors import AnalysisError
 from analysis.records.pairing import pair
-from analysis.report.figures.style import look, panels
+from analysis.report.figures.style import look, panels, plainly
 from analysis.report.order import order_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analysis.verdicts.contrast import Contrast
 
 
+@plainly
 def slopes(runs: pd.DataFrame, variant: str, reference: str, column: str = "nll") -> Figure:
     """A line per matched pair of runs, reference to variant; dashed where the variant is not better.
 
@@ -52,6 +53,7 @@ def slopes(runs: pd.DataFrame, variant: str, reference: str, column: str = "nll"
     return figure
 
 
+@plainly
 def forest(found: list[Contrast], column: str | None = None) -> Figure:
     """Differences with 95 % intervals, a row per comparison, on one metric (default: the first's).
 
@@ -90,6 +92,7 @@ def forest(found: list[Contrast], column: str | None = None) -> Figure:
     return figure
 
 
+@plainly
 def interaction(runs: pd.DataFrame, family: Family, column: str = "nll") -> Figure:
     """The four cells of a factorial: mean, 95 % t interval, thin lines for seeds. Parallel: they add up."""
     m = metrics.metric(column)
@@ -116,6 +119,7 @@ def interaction(runs: pd.DataFrame, family: Family, column: str = "nll") -> Figu
     return figure
 
 
+@plainly
 def pareto(runs: pd.DataFrame, study: Study, column: str | None = None, cost: str = "device_s") -> Figure:
     """Quality against cost, a point per arm with the sd of both; the line is the Pareto front."""
     m = metrics.metric(column or study.primary)

@@ -7,6 +7,8 @@ Every function takes the table of runs (or contrasts) and returns a matplotlib F
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +35,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+LONGEST = 180  # bytes of a file's name, which has its form and a number to come
+
+
 class Drawn(NamedTuple):
     """A figure with a file name, a title, and what it shows for those who cannot see it."""
 
@@ -52,9 +57,11 @@ def everything(runs: pd.DataFrame, study: Study, found: list[Contrast] | None = 
     if any(c.n > 1 for c in primary):
         yield Drawn("forest", f"Differences in {m.label}", _forest_alt(primary, m), forest(primary, study.primary))
     blocks = blocks_of(done)
+    taken = {"forest"}
     for name, block in blocks:
         stem, where = (name.replace(" x ", "-") + "-", f" ({name})") if len(blocks) > 1 else ("", "")
-        yield from _of_block(stem, where, name, block, study, primary)
+        for drawn in _of_block(stem, where, name, block, study, primary):
+            yield drawn._replace(name=_file_name(drawn.name, taken))
 
 
 def _of_block(
@@ -114,6 +121,15 @@ def _forest_alt(found: list[Contrast], m: metrics.Metric) -> str:
         f"{c.variant}{' minus ' + c.reference if c.reference else ''}: {difference(c)}, {c.verdict}" for c in found
     ]
     return f"Differences in {m.label} with 95 % intervals. " + "; ".join(parts) + "."
+
+
+def _file_name(name: str, taken: set[str]) -> str:
+    """A name that leads out of no folder, and that no other figure has."""
+    safe = re.sub(r"[^\w-]", "_", name).encode()[:LONGEST].decode(errors="ignore")
+    others = (f"{safe}-{k}" for k in itertools.count(2))
+    unique = next(name for name in itertools.chain([safe], others) if name not in taken)
+    taken.add(unique)
+    return unique
 
 
 def _slug(name: str) -> str:

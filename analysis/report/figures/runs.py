@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from analysis.inference.statistics import paired_t
 from analysis.records.arms import present
-from analysis.records.errors import AnalysisError
+from analysis.records.errors import AnalysisError, AnalysisWarning
 from analysis.records.history import read_history
-from analysis.records.predictions import read
+from analysis.records.predictions import Predictions, is_kept, read
 from analysis.records.rows import read_barriers
-from analysis.report.figures.style import DASHES, look, panels
+from analysis.report.figures.style import DASHES, look, panels, plainly
 from analysis.report.order import order_of
 
 if TYPE_CHECKING:
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from analysis.records.study import Study
 
 BINS = 15
+T = TypeVar("T")
 
 
+@plainly
 def curves(runs: pd.DataFrame, study: Study, column: str | None = None) -> Figure:
     """Left: mean learning curve of every arm. Right: paired difference to the baseline, 95 % t band.
 
@@ -34,8 +38,7 @@ def curves(runs: pd.DataFrame, study: Study, column: str | None = None) -> Figur
     done = runs[runs["status"] == "done"]
     study = study.complete(present(done))
     parts = []
-    for row in done.itertuples():
-        epochs = read_history(row.directory) if row.directory else pd.DataFrame()
+    for row, epochs in _readable(done, "the learning curves", lambda row: read_history(row.directory)):
         if "epoch" in epochs:
             parts.append(epochs.assign(arm=row.arm, pair=f"{row.teacher_set}/{row.seed}", seed=row.seed))
     whole = pd.concat(parts) if parts else pd.DataFrame()
@@ -69,19 +72,15 @@ def curves(runs: pd.DataFrame, study: Study, column: str | None = None) -> Figur
     return figure
 
 
+@plainly
 def reliability(runs: pd.DataFrame, study: Study) -> Figure:
     """Accuracy against confidence in 15 equal bins, a panel per arm, its runs pooled; bars are counts."""
     done = runs[runs["status"] == "done"]
     arms = order_of(list(done["arm"].unique()), study.complete(present(done)))
     pooled: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for arm in arms:
-        found = []
-        for directory in done.loc[done["arm"] == arm, "directory"]:
-            try:
-                predictions = read(directory)
-            except AnalysisError:
-                continue  # older records have no predictions
-            found.append((predictions.confidence, predictions.correct))
+        stored = _readable(done[done["arm"] == arm], "the reliability diagram", _predictions)
+        found = [(predictions.confidence, predictions.correct) for _, predictions in stored if predictions]
         if found:
             pooled[arm] = tuple(np.concatenate(side) for side in zip(*found, strict=True))
     if not pooled:
@@ -110,6 +109,7 @@ def reliability(runs: pd.DataFrame, study: Study) -> Figure:
     return figure
 
 
+@plainly
 def paths(runs: pd.DataFrame) -> Figure:
     """Loss on the straight line between two members' weights, as is and after re-estimating BN.
 
@@ -117,12 +117,18 @@ def paths(runs: pd.DataFrame) -> Figure:
     """
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     t: list[float] = []
-    for row in runs[runs["status"] == "done"].sort_values("arm").itertuples():
-        barriers = read_barriers(row.directory)
+    done = runs[runs["status"] == "done"].sort_values("arm")
+    for row, barriers in _readable(done, "the paths", lambda row: read_barriers(row.directory)):
+        places = next((pair["t"] for pair in barriers.values()), t)
+        if t and places != t:
+            warnings.warn(
+                f"left out of the paths: {row.run} was measured at other points", AnalysisWarning, stacklevel=3
+            )
+            continue
         for name in ("loss", "loss_bn"):
             lines = [np.array(pair[name], float) for pair in barriers.values() if pair.get(name)]
             if lines:
-                t = next(iter(barriers.values()))["t"]
+                t = places
                 found.setdefault(row.arm, {}).setdefault(name, []).append(np.mean(lines, 0))
     if not found:
         raise AnalysisError("no run has measured loss barriers (evaluate.diagnostics=true)")
@@ -142,6 +148,7 @@ def paths(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+@plainly
 def diversity(runs: pd.DataFrame) -> Figure:
     """Diversity among teachers (white) and among a student's members (filled).
 
@@ -177,3 +184,21 @@ def diversity(runs: pd.DataFrame) -> Figure:
         axes.set_ylim(bottom=0)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=7)
     return figure
+
+
+def _predictions(row: Any) -> Predictions | None:
+    """None where there are none: older runs have kept none."""
+    return read(row.directory, row.run) if is_kept(row.directory) else None
+
+
+def _readable(runs: pd.DataFrame, where: str, read_one: Callable[[Any], T]) -> Iterator[tuple[Any, T]]:
+    """The runs that have a directory, with what is read there; one that is damaged costs itself, and is named."""
+    for row in runs.itertuples():
+        if not isinstance(row.directory, str) or not row.directory:
+            continue
+        try:
+            found = read_one(row)
+        except AnalysisError as error:
+            warnings.warn(f"left out of {where}: {error}", AnalysisWarning, stacklevel=4)
+        else:
+            yield row, found

@@ -6,13 +6,19 @@ and dash. Figures are plain `matplotlib.figure.Figure` objects, without pyplot a
 
 from __future__ import annotations
 
+import functools
+import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
+
+from analysis.records.outputs import write_output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+P = ParamSpec("P")
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#8C8C00")
 MARKERS = "osD^vPX*"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2)))
@@ -27,6 +33,19 @@ _RC = {
     "svg.hashsalt": "analysis",  # the same figure is the same file
     "pdf.fonttype": 42,  # real fonts, not outlines that publishers refuse
 }
+
+
+def plainly(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """A function that draws, in which a `$` in a name is a dollar, and no name is TeX."""
+
+    @functools.wraps(draw)
+    def inside(*arguments: P.args, **options: P.kwargs) -> Figure:
+        import matplotlib as mpl
+
+        with mpl.rc_context({"text.parse_math": False, "text.usetex": False}):
+            return draw(*arguments, **options)
+
+    return inside
 
 
 def panels(
@@ -53,28 +72,20 @@ def look(index: int) -> dict[str, object]:
 
 def save(figure: Figure, stem: str | Path, formats: tuple[str, ...] = FORMATS) -> list[Path]:
     """Write STEM.pdf, STEM.svg and STEM.png; returns the paths."""
-    import matplotlib as mpl
-
     stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{form}") for form in formats]
-    for path in paths:
-        with mpl.rc_context(_RC):
-            figure.savefig(path, dpi=200, metadata=_undated(path.suffix))
-    return paths
+    return [write_output(stem.with_name(f"{stem.name}.{form}"), _rendered(figure, form, dpi=200)) for form in formats]
 
 
 def svg(figure: Figure) -> str:
     """The figure as SVG text, the same for the same figure."""
-    import io
+    return _rendered(figure, "svg").decode()
 
+
+def _rendered(figure: Figure, form: str, **options: int) -> bytes:
     import matplotlib as mpl
 
     out = io.BytesIO()
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form, {})
     with mpl.rc_context(_RC):
-        figure.savefig(out, format="svg", metadata=_undated(".svg"))
-    return out.getvalue().decode()
-
-
-def _undated(suffix: str) -> dict[str, None]:
-    return {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix, {})
+        figure.savefig(out, format=form, metadata=undated, **options)
+    return out.getvalue()

@@ -2,8 +2,9 @@
 
 import pytest
 
+from analysis.records.declared import parse
 from analysis.records.loading import load
-from analysis.records.study import Study, parse
+from analysis.records.study import Study
 from tests.analysis.synthetic import make_run
 
 

@@ -53,8 +53,9 @@ def test_older_records_lack_things(tmp_path):
     directory = make_run(tmp_path, "kd", 0)
     for key in ("diagnostics", "shift", "ood"):
         change(directory, key, None)
-    for key in ("provenance", "cost", "metrics.ensemble"):
-        change(directory, key, {})
+    change(directory, "provenance", {"teachers": [], "data": None, "device": "cpu"})
+    change(directory, "cost", {"wall_s": 1.0, "device_s": 1.0, "images_per_s": 1.0, "parameters": 1})
+    change(directory, "metrics", {"student": read_record(directory)["metrics"]["student"]})
     change(make_run(tmp_path, "kd", 1), "metrics.student.test.aurc", 0.02)
     runs = load(tmp_path)
     assert runs["nll"].notna().all()

@@ -7,8 +7,9 @@ import shutil
 import pytest
 
 from analysis.__main__ import main
+from analysis.records.declared import study_of
 from analysis.records.loading import load
-from analysis.records.study import Study, study_of
+from analysis.records.study import Study
 from analysis.report.page import build_report, commands
 from analysis.verdicts.contrasts import compute
 from tests.analysis import browser

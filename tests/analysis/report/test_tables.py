@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
+from analysis.records.declared import parse
 from analysis.records.loading import load
-from analysis.records.study import Study, parse
+from analysis.records.study import Study
 from analysis.report.summary import summarise
 from analysis.report.tables.ablation import ablation
 from analysis.report.tables.costs import costs
 from analysis.report.tables.images import image_tables
 from analysis.verdicts.images import compare_images
+from harness.store.record import read_record
 from tests.analysis.synthetic import change, make_run, make_study
 
 
@@ -76,8 +78,7 @@ def references(runs, study):
 def test_teachers_are_taken_from_a_run_that_has_them(tmp_path):
     """An arm that knows no teachers may come first in a teacher set."""
     directory = make_run(tmp_path, "a_baseline", 0, files=False)
-    change(directory, "metrics.teacher", {})
-    change(directory, "metrics.ensemble", {})
+    change(directory, "metrics", {"student": read_record(directory)["metrics"]["student"]})
     make_run(tmp_path, "kd", 0, files=False)
     make_run(tmp_path, "kd", 0, teacher_set=1, files=False)
     rows = references(load(tmp_path), Study())

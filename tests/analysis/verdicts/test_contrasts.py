@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.inference import power, resampling, simulation, statistics
-from analysis.records import study
+from analysis.records.declared import study_of
 from analysis.records.errors import AnalysisWarning
 from analysis.records.loading import load
 from analysis.records.study import Study
@@ -133,7 +133,7 @@ def test_edge_cases_have_words_not_errors():
 def test_declared_study_on_runs(tmp_path):
     make_study(tmp_path, study=DECLARED, files=False)
     runs = load(tmp_path)
-    declared = study.study_of(runs)
+    declared = study_of(runs)
     found = compute(runs, declared, ["nll", "acc"])
     primary = [c for c in found if c.metric == "nll"]
     assert {c.role for c in primary} == {"primary"}
@@ -174,7 +174,7 @@ def test_factorial_effects_by_hand(tmp_path):
             metrics = {"nll": value + 0.01 * seed + 1e-4 * (seed % 3)}
             make_run(tmp_path, method, seed, metrics=metrics, options=options, study=DECLARED, files=False)
     runs = load(tmp_path)
-    declared = study.study_of(runs)
+    declared = study_of(runs)
     found = [c for c in compute(runs, declared, ["nll"]) if c.family == "parts"]
     assert [round(c.difference, 6) for c in found] == [-0.03, -0.05, 0.02]
     # Weight averaging: -.04 without perturbation, -.02 with it.

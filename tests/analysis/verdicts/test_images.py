@@ -7,7 +7,8 @@ from analysis.records import predictions
 from analysis.records.errors import AnalysisError
 from analysis.records.loading import load
 from analysis.verdicts.images import compare_images
-from tests.analysis.synthetic import make_run
+from harness.store.files import digest
+from tests.analysis.synthetic import change, make_run
 
 
 def test_predictions_of_other_images_are_refused(tmp_path):
@@ -18,10 +19,13 @@ def test_predictions_of_other_images_are_refused(tmp_path):
     np.savez(
         directory / "predictions.npz", **{f"{s}_{what}": few[what] for s in ("validation", "test") for what in few}
     )
+    with pytest.raises(AnalysisError, match="its digest does not fit the record"):
+        compare_images(load(tmp_path), "combined", "kd")
+    change(directory, "files", {"predictions.npz": digest(directory / "predictions.npz")})
     with pytest.raises(AnalysisError, match="different images"):
         compare_images(load(tmp_path), "combined", "kd")
     (directory / "predictions.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(AnalysisError, match="damaged predictions"):
+    with pytest.raises(AnalysisError, match="holds no predictions"):
         predictions.read(directory)
     with pytest.raises(AnalysisError, match="no finished pair"):
         compare_images(load(tmp_path), "combined", "nobody")

@@ -1,0 +1,45 @@
+"""Levels, margins and tolerances: the one door for numbers that decide a verdict, wherever they are given."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from analysis.records import metrics
+from analysis.records.errors import AnalysisError
+from analysis.records.texts import plain
+
+MOST = 1e9  # what is larger, or infinite, is no limit
+Alpha = Annotated[float, Meta(gt=0, lt=0.5)]
+Margin = Annotated[float, Meta(gt=0, lt=MOST)]
+# Beyond these nothing would fail: a speed cannot be lost by more than all of it.
+TOLERANCES = {"speed": Annotated[float, Meta(ge=0, lt=1)], "memory": Annotated[float, Meta(ge=0, le=10)]}
+
+
+def alpha(value: Any) -> float:
+    """An error level: above 0, below 0.5, where a test is no better than a coin. Raises AnalysisError."""
+    return _number(value, Alpha, "alpha must lie between 0 and 0.5")
+
+
+def margin(column: str, value: Any) -> float:
+    """A margin of a metric, in its own unit: positive, and of a share less than all. Raises AnalysisError."""
+    share = metrics.metric(column).scale == 100
+    number = _number(value, Margin, f"the margin of {plain(column)} must be a positive number")
+    if share and number >= 1:
+        raise AnalysisError(f"the margin of {column} is a share, such as 0.01 for 1 %: {number:g} lets everything pass")
+    return number
+
+
+def tolerance(name: str, value: Any) -> float:
+    """A tolerated loss of speed or growth of memory, relative. Raises AnalysisError."""
+    bounds = "0 and 1" if name == "speed" else "0 and 10"
+    return _number(value, TOLERANCES[name], f"the tolerance of {name} must lie between {bounds}")
+
+
+def _number(value: Any, kind: Any, message: str) -> float:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise AnalysisError(f"{message}, not {plain(repr(value))[:40]}") from error

@@ -1,0 +1,14 @@
+"""The soak's short form; `python -m tests.soak` is the long one."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.soak import LOCAL, soak
+
+
+@pytest.mark.slow
+def test_nothing_is_wrong_after_half_a_minute_of_faults() -> None:
+    assert soak(LOCAL, dict(os.environ), minutes=0.5, count=6, seed=1) == []
