@@ -67,12 +67,13 @@ class Found:
 def collect(paths: Iterable[Path]) -> Found:
     """The runs under the paths. Raises AnalysisError for a path that is not there or no such file."""
     found = Found()
+    seen: set[str] = set()
     for path in paths:
         if path.is_file() and path.name != RECORD:
             for row in read_export(path):
                 found.add(str(path), row)
         elif path.is_file() or path.is_dir():
-            for directory, has_record in _run_directories(path.parent if path.is_file() else path):
+            for directory, has_record in _run_directories(path.parent if path.is_file() else path, seen):
                 _take(found, directory, has_record)
         else:
             what = "neither a folder nor a file" if os.path.lexists(path) else "no such file or folder"
@@ -97,13 +98,16 @@ def _take(found: Found, directory: Path, has_record: bool) -> None:
         found.add(str(directory), row, is_whole=not lost)
 
 
-def _run_directories(root: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[Path, bool]]:
+def _run_directories(root: Path, seen: set[str]) -> Iterator[tuple[Path, bool]]:
     """Directories of runs below root with whether they have a record; nothing is sought inside a run.
 
-    above: the folders on the way, for links that lead back to one of them.
+    seen: the folders looked at before, to which links may lead back.
     """
+    real = os.path.realpath(root)
+    if real in seen:
+        return
+    seen.add(real)
     try:
-        about = root.stat()
         with os.scandir(root) as entries:
             is_folder = {entry.name: not entry.name.startswith(".") and entry.is_dir() for entry in entries}
         str(root).encode()
@@ -111,11 +115,8 @@ def _run_directories(root: Path, above: tuple[tuple[int, int], ...] = ()) -> Ite
         reason = error.strerror if isinstance(error, OSError) else "its name is no text"
         warnings.warn(f"left out {root}: {reason}", AnalysisWarning, stacklevel=6)
         return
-    here = (about.st_dev, about.st_ino)
-    if here in above:
-        return
     if is_folder.keys() & {RECORD, TRAINED, PROGRESS, HISTORY}:
         yield root, RECORD in is_folder
         return
     for name in sorted(name for name, yes in is_folder.items() if yes):
-        yield from _run_directories(root / name, (*above, here))
+        yield from _run_directories(root / name, seen)

@@ -153,7 +153,7 @@ def test_a_terminal_on_a_full_disk_is_an_error(runs: Path) -> None:
 
 
 def test_the_drawing_of_a_notebook_is_not_that_of_its_commands(runs: Path, tmp_path: Path) -> None:
-    process = start("figures", str(runs), "-o", str(tmp_path), MPLBACKEND="module://not_installed.backend_inline")
+    process = start("figures", str(runs), "-o", str(tmp_path), MPLBACKEND="not_installed")
     _, wrong = process.communicate()
     assert (process.returncode, wrong) == (0, b"")
     assert list(tmp_path.glob("*.svg"))

@@ -36,7 +36,7 @@ from tests.planted import plant
 from tests.running import configure
 
 COUNT = 20
-QUICK = {"BEAT_S": 0.5, "LOOK_S": 0.05, "STALE_S": 20.0}
+QUICK = {"BEAT_S": 0.5, "LOOK_S": 0.1, "STALE_S": 20.0}
 
 
 def trainings(directory: Path) -> int:
@@ -89,7 +89,7 @@ def test_twenty_commands_do_every_run_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_who_sleeps_until_another_has_finished_writes_nothing(tmp_path: Path) -> None:
     """It is frozen for longer than a claim lives; the second one takes over, and finishes; then the first wakes."""
-    config = configure(tmp_path / "runs", "supervised", threads=1, train__epochs=40)
+    config = configure(tmp_path / "runs", "supervised", threads=1, train__epochs=300)
     quick = {"BEAT_S": 0.1, "LOOK_S": 0.05, "STALE_S": 1.0}
     directory = run_directory(config)
     first = Crowd(config, 1, tmp_path / "first", **quick)
@@ -113,12 +113,12 @@ def test_who_sleeps_until_another_has_finished_writes_nothing(tmp_path: Path) ->
 # Clocks ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shift", [-200.0, 200.0, -86_400.0, 0.0])
+@pytest.mark.parametrize("shift", [-200.0, 200.0, -86_400.0])
 def test_clocks_that_differ_make_nobody_dead_or_alive(
     shift: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Status by a clock that is off: the run whose claim is renewed is running, the silent one is not."""
-    monkeypatch.setattr(claim, "BEAT_S", 0.2)
+    monkeypatch.setattr(claim, "BEAT_S", 1.0)
     monkeypatch.setattr(claim, "LOOK_S", 0.05)
     alive, silent = tmp_path / "a-aaaaaaaaaaaa", tmp_path / "b-bbbbbbbbbbbb"
     for place in (alive, silent):

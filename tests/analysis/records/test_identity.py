@@ -17,6 +17,7 @@ from analysis.records.study import Study
 from analysis.report.summary import summarise
 from harness.store.record import RECORD
 from tests.analysis.synthetic import change, make_run, make_study
+from tests.damage import in_time
 
 
 def old_copy(directory: Path, place: Path, **test: float) -> Path:
@@ -139,7 +140,8 @@ def test_measures_that_nobody_knows_are_no_error(tmp_path: Path) -> None:
 
 def test_links_that_lead_back_and_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path / "runs", "kd", 0)
-    (tmp_path / "runs" / "loop").symlink_to(tmp_path / "runs")
+    for name in ("loop", "and", "another"):  # to follow them all for as long as they lead on takes for ever
+        (tmp_path / "runs" / name).symlink_to(tmp_path / "runs")
     (tmp_path / "runs" / "closed").mkdir()
     real = os.scandir
 
@@ -149,7 +151,7 @@ def test_links_that_lead_back_and_folders_that_cannot_be_read(tmp_path: Path, mo
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.warns(AnalysisWarning, match="left out .*closed: Permission denied"):
+    with pytest.warns(AnalysisWarning, match="left out .*closed: Permission denied"), in_time():
         assert len(load(tmp_path / "runs")) == 1
 
 

@@ -33,7 +33,7 @@ NASTY = (
     "=cmd|' /C calc'!A0",
     "+1+cmd|' /C calc'!A0",
     "@SUM(1)",
-    "$\\frac{",
+    "$\\frac{$",
     "\u202egnp.exe \u2028 \x00 \x9b31m",
     "../../../../tmp/outside",
     "_hidden",
@@ -186,6 +186,7 @@ def drawn(hostile: Path) -> list[gallery.Drawn]:
 def test_figures_are_drawn_and_stay_in_their_folder(drawn: list[gallery.Drawn], tmp_path: Path) -> None:
     assert len(drawn) > 10
     assert len({one.name for one in drawn}) == len(drawn)
+    assert all(re.fullmatch(r"[\w-]+", one.name) for one in drawn)
     for one in drawn[:: len(drawn) // 8]:
         for path in gallery.save(one.figure, tmp_path / "figures" / one.name, ("svg",)):
             assert path.resolve().parent == (tmp_path / "figures").resolve()
