@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from harness.jobs import queue
 from harness.store.aside import clear_damaged, put_back_trained
 from harness.store.attempts import append_event
-from harness.store.record import failure, settled, write_record
+from harness.store.files import Damaged
+from harness.store.record import failure, read_record, settled, write_record
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ def bury(directory: Path, config: dict[str, Any], death: Death) -> dict[str, Any
     except FileExistsError:
         if own := settled(directory):
             return own
+        with contextlib.suppress(Damaged):
+            if read_record(directory) is None:  # it is there, and this machine does not see it yet
+                return record
         clear_damaged(directory)
         write_record(directory, record)  # in the place of an interruption
     append_event(directory, "died", slurm=death.slurm, message=death.message)

@@ -10,8 +10,9 @@ from typing import Any
 
 from harness.config import ConfigError
 from harness.runtime.console import Console
-from harness.store.aside import TRAINED, clear_damaged
+from harness.store.aside import BEFORE, TRAINED, clear_damaged
 from harness.store.checkpoint import CHECKPOINT
+from harness.store.history import PROGRESS
 from harness.store.record import RECORD, answers, read_record
 
 # Scratch files of atomic writes (store.files), of claims, probes and views; whoever wrote them is gone where they are
@@ -70,4 +71,5 @@ def is_old(path: Path) -> bool:
 
 def has_leftovers(directory: Path) -> bool:
     """Whether a run that is done was killed before it had tidied up."""
-    return any((directory / name).exists() for name in (CHECKPOINT, TRAINED))
+    kept = any((directory / name).exists() for name in (CHECKPOINT, TRAINED, PROGRESS))
+    return kept or any(directory.glob(f"*{BEFORE}"))

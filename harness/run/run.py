@@ -35,6 +35,7 @@ from harness.store import provenance
 from harness.store.aside import TRAINED, forget_before, keep_trained, put_back_trained, set_aside
 from harness.store.checkpoint import CHECKPOINT
 from harness.store.claim import Claim
+from harness.store.history import PROGRESS
 from harness.store.identity import is_teacher, run_directory, run_hash
 from harness.store.predictions import PREDICTIONS, write_predictions
 from harness.store.record import check_files, lacks, write_record
@@ -84,7 +85,7 @@ def execute(
 
 def clean_up(directory: Path) -> None:
     """Remove what a run keeps until it has a record."""
-    for name in (CHECKPOINT, TRAINED):
+    for name in (CHECKPOINT, TRAINED, PROGRESS):
         (directory / name).unlink(missing_ok=True)
     forget_before(directory)
 

@@ -461,7 +461,9 @@ def test_views_are_right_whatever_is_in_the_bank(tmp_path: Path) -> None:
     images = data.train.images[:20]
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
     write_weights(tmp_path, {name: tensor.numpy() for name, tensor in network.state_dict().items()}, {})
-    cache = ViewCache(Augmentation(images, 1, False, 0), data.classes, "fingerprint", Console(io.StringIO()), lambda: False)
+    cache = ViewCache(
+        Augmentation(images, 1, False, 0), data.classes, "fingerprint", Console(io.StringIO()), lambda: False
+    )
 
     def answers(directory: Path) -> Any:
         return cache.answers(directory, network).clone()
