@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from pathlib import Path
 
 from harness.config.options import FOLDERS
@@ -18,7 +19,8 @@ def report(plan: Plan, folder: Path, not_run: dict[Path, str], started: float, c
 
     not_run: why students that nobody tried were not run; started: when the sweep was, in seconds.
     """
-    records, failures, notes = [], [], []
+    records, failures = [], []
+    notes: dict[str, list[str]] = defaultdict(list)  # what is odd, and in which runs
     for directory, config in plan.runs.items():
         try:
             record = read_record(directory)
@@ -46,13 +48,15 @@ def report(plan: Plan, folder: Path, not_run: dict[Path, str], started: float, c
             from harness.run.data import changed
 
             if said := changed(record, config, console):
-                notes.append(f"{directory.name}: {said}")
+                notes[said].append(directory.name)
         if record is not None:
-            notes += [f"{directory.name}: {note}" for note in record.get("notes") or ()]
+            for note in record.get("notes") or ():
+                notes[note].append(directory.name)
     if records:
         console.show(sweep_table(records))
-    for note in notes:
-        console.say(f"note     {note}")
+    for note, names in notes.items():
+        which = names[0] if len(names) == 1 else f"{len(names)} runs, such as {names[0]}"
+        console.say(f"note     {which}: {note}")
     for reason in failures:
         console.say(f"missing  {reason}")
     console.say(
