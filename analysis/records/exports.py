@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.records import metrics
 from analysis.records.errors import AnalysisError
 from analysis.records.outputs import write_output
 from analysis.records.rows import check_row
@@ -142,8 +141,8 @@ def _check_columns(names: list[str], path: Path) -> None:
 
 
 def _check_numbers(rows: list[dict[str, Any]], names: list[str], path: Path) -> None:
-    """Raise Damaged for a metric that is no number."""
-    for name in filter(metrics.is_known, [name for name in names if name not in _TEXTS]):
+    """Raise Damaged for a number that is none."""
+    for name in (name for name in names if name not in _TEXTS):
         for row in rows:
             if not isinstance(row[name], int | float | None) or isinstance(row[name], bool):
                 raise Damaged(f"{path} is damaged: its column {name} holds {str(row[name])[:40]!r}")

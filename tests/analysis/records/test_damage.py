@@ -231,12 +231,15 @@ def test_predictions_and_histories(tmp_path: Path) -> None:
     directory = make_run(tmp_path, "kd", 0)
     path, content = directory / PREDICTIONS, (directory / PREDICTIONS).read_bytes()
 
+    good = read(directory)
+
     def use() -> str:
-        read(directory)
-        return "read and used"
+        found = read(directory)
+        assert (found.logits == good.logits).all() and (found.labels == good.labels).all()
+        return "the same"  # NULs in the place of NULs
 
     try_all("predictions", path, whole(content), use)
-    assert TABLE["predictions"].keys() == {"one line"}
+    assert TABLE["predictions"]["one line"] >= TABLE["predictions"].total() - 1
     good = make_run(tmp_path, "kd", 1)
     assert good.exists()
     path, content = directory / "history.jsonl", (directory / "history.jsonl").read_bytes()
