@@ -122,7 +122,7 @@ def refusal(file: Path, most: int) -> str | None:
     """Why a run may not go on, where it has reached the limit once too often in this job; its record then says so."""
     directory, config, slurm = file.parent, read_config(file), provenance.slurm()
     events = read_events(directory)
-    reached = sum(e["event"] == "time_limit" and e["slurm"]["job_id"] == slurm["job_id"] for e in events)
+    reached = sum(e["event"] == "time_limit" and (e["slurm"] or {}).get("job_id") == slurm["job_id"] for e in events)
     if reached <= most:
         return None
     message = (

@@ -27,7 +27,8 @@ class RunLog:
 
     def begin(self, epochs: int) -> None:
         """The training begins, after so many epochs of earlier attempts."""
-        cut_history(self.directory, epochs)
+        with self.or_without():
+            cut_history(self.directory, epochs)
 
     def write(self, text: str) -> None:
         """A dated line in run.log."""
@@ -66,4 +67,5 @@ class RunLog:
 
     def close(self) -> None:
         self.bar.close()
-        (self.directory / PROGRESS).unlink(missing_ok=True)
+        with self.or_without():
+            (self.directory / PROGRESS).unlink(missing_ok=True)
