@@ -74,6 +74,10 @@ def attempt(file: Path, stop: StopRequest) -> None:
         raise RunFailed(
             f"the code changed while {name} was being submitted (here it is {directory.name}): submit again"
         )
+    if directory.resolve() != file.parent.resolve():
+        raise RunFailed(
+            f"{file} is of a run in another folder ({directory.parent}): it was damaged, or moved; submit again"
+        )
     slurm = provenance.slurm()
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
     append_event(directory, "started", host=os.uname().nodename, pid=os.getpid(), gpus=gpus, slurm=slurm)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict
 
-from harness.store.files import Damaged, Unreadable, read_json, to_json, write_json
+from harness.store.files import GUARDS, Damaged, Unreadable, read_json, to_json, write_json
 from harness.store.provenance import own_job, restarts
 
 CLAIM = "claim.json"
@@ -72,6 +72,7 @@ class Claim:
                 raise Claimed(describe(owner))
             time.sleep(LOOK_S)
         self._seen = time.monotonic()
+        GUARDS[self.path.parent.absolute()] = self.check
         self._thread = threading.Thread(target=self._beat, daemon=True, name="claim-heartbeat")
         self._thread.start()
         return self
@@ -81,6 +82,7 @@ class Claim:
     ) -> None:
         self._ended.set()
         self._thread.join()
+        GUARDS.pop(self.path.parent.absolute(), None)
         owner = read_claim(self.path)
         if owner is not None and owner.get("token") == self.token:
             self.path.unlink(missing_ok=True)
@@ -151,7 +153,7 @@ class Claim:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
             # A full disk or a file server that restarts may pass; until then the claim grows old.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, TakenOver):
                 self._look()
                 if self.lost_to is not None:
                     return

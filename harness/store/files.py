@@ -13,6 +13,7 @@ import os
 import stat
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -21,6 +22,10 @@ import msgspec
 MOST_JSON = 256 << 20  # bytes: a larger file is none of ours, and would take the machine's memory to find out
 BLOCK = 1 << 20
 MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+# By directory: asked when a file of it is about to take its place. Whoever claimed the directory puts a question here
+# that raises where it was lost: writing takes seconds on a busy disk, and a process may be frozen in them.
+GUARDS: dict[Path, Callable[[], None]] = {}
 
 # Numbers of a file that are shown and counted with: in range, and no NaN.
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
@@ -45,7 +50,8 @@ class Unreadable(Damaged, OSError):
 def write_atomically(path: Path, content: bytes | str, replace: bool = True) -> str:
     """Write a file so that a reader sees the old one or the new one, never a part (also over NFS); returns its SHA-256.
 
-    Without `replace` it raises FileExistsError where there is one, whatever this machine's cache believes.
+    Without `replace` it raises FileExistsError where there is one, whatever this machine's cache believes. Raises
+    whatever the directory's guard does.
     """
     path = Path(path)
     content = content.encode() if isinstance(content, str) else content
@@ -56,6 +62,8 @@ def write_atomically(path: Path, content: bytes | str, replace: bool = True) -> 
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if guard := GUARDS.get(path.parent.absolute()):
+            guard()
         scratch.replace(path) if replace else os.link(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)

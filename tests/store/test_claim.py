@@ -16,6 +16,7 @@ import pytest
 
 from harness.store import claim
 from harness.store.claim import Claim, Claimed, TakenOver, certainly_dead, is_claimed, read_claim
+from harness.store.files import write_atomically
 from harness.store.identity import run_directory
 from tests.heads import ROOT, wait_for
 from tests.running import configure
@@ -160,3 +161,22 @@ def test_of_many_takers_one_wins(tmp_path: Path) -> None:
     spans = sorted(tuple(map(float, taker.communicate(timeout=60)[0].split())) for taker in takers)
     assert len(spans) == 8
     assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(spans))
+
+
+def test_who_is_frozen_in_the_middle_of_writing_does_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The content is on the disk under another name, and then the claim goes to somebody else."""
+    file, real = tmp_path / "checkpoint.pt", os.fsync
+
+    def freeze(descriptor: int) -> None:
+        real(descriptor)
+        (tmp_path / claim.CLAIM).write_text(json.dumps({**mine.content(), "token": "another"}))
+
+    with Claim(tmp_path) as mine:
+        write_atomically(file, "first")
+        monkeypatch.setattr(os, "fsync", freeze)
+        with pytest.raises(TakenOver):
+            write_atomically(file, "second")
+        monkeypatch.undo()
+        assert file.read_text() == "first"
+    write_atomically(file, "third")
+    assert file.read_text() == "third"
