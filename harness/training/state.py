@@ -29,6 +29,8 @@ class Training:
     step: int = 0
     best: Best = field(default_factory=Best)
     seconds: float = 0.0  # spent in steps, over all attempts
+    rates: list[float] = field(default_factory=list)  # images a second, of every epoch
+    peak_bytes: int = 0  # the most that steps held on a GPU
     totals: dict[str, Tensor] = field(default_factory=dict)  # the epoch's sums of the loss and its parts
     average: RunningMean | None = None  # of the student's weights, where the recipe keeps one
 
@@ -48,6 +50,8 @@ class Training:
             "step": self.step,
             "best": vars(self.best),
             "seconds": self.seconds,
+            "rates": self.rates,
+            "peak_bytes": self.peak_bytes,
             "totals": self.totals,
             "average": None if self.average is None else self.average.module.state_dict(),
             "random": torch.get_rng_state(),
@@ -55,13 +59,28 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state, of whatever device it was saved on; its tensors are on the CPU."""
         self.student.load_state_dict(state["student"])
         self.optimiser.load_state_dict(state["optimiser"])
+        lay_out(self.optimiser)
         self.step, self.seconds = state["step"], state["seconds"]
-        self.best, self.totals = Best(**state["best"]), state["totals"]
+        self.rates, self.peak_bytes = state["rates"], state["peak_bytes"]
+        self.best = Best(**state["best"])
+        self.totals = {name: total.to(self.device) for name, total in state["totals"].items()}
         if state["average"] is not None:
             self.average = self.average or RunningMean(self.student)
             self.average.module.load_state_dict(state["average"])
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["device_random"] is not None:
             torch.cuda.set_rng_state(state["device_random"], self.device)
+
+
+def lay_out(optimiser: torch.optim.Optimizer) -> None:
+    """Put an optimiser's state into the memory format of its parameters.
+
+    It keeps that of the device which saved it, and fused optimisers walk through both as they lie in memory.
+    """
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
