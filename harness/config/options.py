@@ -57,6 +57,9 @@ class Train:
     compile: str | None = (
         None  # torch.compile's mode: default, reduce-overhead (CUDA graphs), max-autotune; None: eager
     )
+    # On GPUs, steps are captured as CUDA graphs and replayed, which costs the host next to nothing; does not change the
+    # result. Not with train.compile, nor of a method that does not say that it can be.
+    capture: bool = True
     channels_last: bool | None = None  # memory format of images and weights; None: on GPUs, where it is the faster one
     checkpoint_every: int = 5  # epochs between checkpoints; does not change the result
 

@@ -117,7 +117,9 @@ class Run:
         self.fingerprint: str | None = None  # of the data, once they are loaded
         self.bank: Bank | None = None  # once its teachers are there
         self.teachers: Teachers | None = None
-        self.compiled: dict[str, Any] | None = None  # what torch.compile made of it, once it is trained
+        # What torch.compile and CUDA graphs made of it, once it is trained.
+        self.compiled: dict[str, Any] | None = None
+        self.captured: dict[str, Any] | None = None
         provenance.code(), provenance.revision()  # now: the files may change while the run goes on
 
     def execute(self) -> Record:
@@ -170,6 +172,7 @@ class Run:
         trainer.run(training)
         mode = self.config["train"]["compile"]
         self.compiled = compilation.describe(mode)
+        self.captured = trainer.capture.describe() if trainer.capture else None
         with compilation.uncompiled(mode):
             return self.evaluate(trainer, training)
 
@@ -281,6 +284,7 @@ class Run:
             "teachers": self.bank.names if self.bank else [],
             "teacher_views": isinstance(self.teachers, CachedTeachers),
             "compiled": self.compiled,
+            "captured": self.captured,
             "data": self.fingerprint,
         }
         return record
