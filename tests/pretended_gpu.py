@@ -41,7 +41,10 @@ LAUNCH, SEND, TO_DEVICE, TO_HOST, WAIT = "launch", "send", "to device", "to host
 COPIES = ("_to_copy", "copy_", "_foreach_copy_")  # from one device to the other
 INDEXING = ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_")
 LOOKS = ("_local_scalar_dense", "equal")  # the result is no tensor
-COUNTS = ("nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "unique_consecutive")
+COUNTS = (
+    *("nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "unique_consecutive"),
+    *("multinomial", "_linalg_check_errors"),  # no shapes, but they look whether their inputs are right
+)
 ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 FREE = (*LOOKS, *ALLOCATIONS, "_unsafe_view", "is_same_size")  # no kernel, and by their schema no view
 
@@ -92,35 +95,54 @@ class PretendedGPU(TorchDispatchMode):
         return return_and_correct_aliasing(func, args, kwargs, found) if held else found
 
     def judge(self, func: Any, name: str, tensors: list[Tensor], args: Any, kwargs: Any) -> None:
-        """Note what an operator would ask of a GPU. Raises RuntimeError where it would refuse its tensors."""
+        """Note what an operator would ask of a GPU. Raises RuntimeError where it would refuse what it is given."""
         foreign = [tensor for tensor in tensors if not is_held(tensor)]
         if name in COPIES and foreign:
-            if name != "_to_copy" and not is_held(tensors[0]):
-                self.note(TO_HOST, name)
-            else:
-                sent = kwargs.get("non_blocking", args[2] if len(args) > 2 else False) and foreign[0].is_pinned()
-                self.note(SEND if sent else TO_DEVICE, name)
+            self.note(direction(name, tensors[0], foreign[0], args, kwargs), name)
             return
         if name in INDEXING and is_held(args[0]):
-            indices = [index for index in args[1] if index is not None]
-            values = args[2] if len(args) > 2 else None
-            masks = [index for index in indices if index.dtype in (torch.bool, torch.uint8)]
-            fills = values is not None and values.numel() == 1 and not is_held(values)  # becomes masked_fill
-            if masks and not fills:
-                self.note(WAIT, f"{name} by a mask")
-            if not all(map(is_held, indices)):
-                self.note(TO_DEVICE, f"{name} by an index on the CPU")
-            foreign = [] if values is None or is_held(values) else [values]
-        # A number that lies on the CPU is handed to the kernel; it cannot be written to.
-        numbers = not any(tensor.dim() for tensor in foreign) and name != "stack"
-        if foreign and not (numbers and (is_held(tensors[0]) or not name.endswith("_"))):
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in foreign)
-            raise RuntimeError(f"{name}: expected all tensors on one device, but found cuda:0 and, on cpu, {shapes}")
+            foreign = self.judge_indices(name, *args[:3])
+        refuse_foreign(name, tensors, foreign, kwargs.get("generator"))
         counts = name in COUNTS or (name == "repeat_interleave" and kwargs.get("output_size") is None)
         if name in LOOKS or counts:
             self.note(TO_HOST if name in LOOKS else WAIT, name)
         if not func.is_view and name not in FREE:
             self.note(LAUNCH, name)
+
+    def judge_indices(
+        self, name: str, indexed: Tensor, indices: list[Tensor | None], values: Tensor | None = None
+    ) -> list[Tensor]:
+        """The values that lie on the CPU. Indices may, and are copied; a mask is counted, but not to fill in a number."""
+        given = [index for index in indices if index is not None]
+        foreign = [] if values is None or is_held(values) else [values]
+        fills = bool(foreign) and values.numel() == 1
+        if not fills and any(index.dtype in (torch.bool, torch.uint8) for index in given):
+            self.note(WAIT, f"{name} by a mask")
+        if not all(map(is_held, given)):
+            self.note(TO_DEVICE, f"{name} by an index on the CPU")
+        return foreign
+
+
+def direction(name: str, target: Tensor, foreign: Tensor, args: Any, kwargs: Any) -> str:
+    """Where a copy between the devices goes; `target` is what it is called on, `foreign` lies on the CPU."""
+    if name != "_to_copy" and not is_held(target):
+        return TO_HOST
+    non_blocking = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
+    return SEND if non_blocking and foreign.is_pinned() else TO_DEVICE
+
+
+def refuse_foreign(name: str, tensors: list[Tensor], foreign: list[Tensor], generator: torch.Generator | None) -> None:
+    """Raise RuntimeError where an operator of the GPU is given what lies on the CPU.
+
+    A number that lies there is handed to the kernel; it cannot be written to.
+    """
+    numbers = not any(tensor.dim() for tensor in foreign) and name != "stack"
+    written = name.endswith("_") and not is_held(tensors[0])
+    found = [str(tuple(tensor.shape)) for tensor in foreign] if not numbers or written else []
+    if generator is not None:
+        found.append("a generator")
+    if found:
+        raise RuntimeError(f"{name}: expected all on one device, but found cuda:0 and, on cpu, {', '.join(found)}")
 
 
 class OnGPU(Tensor):
@@ -212,10 +234,6 @@ def refuse_numpy(tensor: OnGPU, *args: Any, **options: Any) -> None:
     raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu() first")
 
 
-def refuse_pinning(tensor: OnGPU, *args: Any) -> None:
-    raise RuntimeError("only dense CPU tensors can be pinned")
-
-
 def one_hot(labels: OnGPU, num_classes: int = -1) -> Tensor:
     """F.one_hot, which on the CPU looks at the labels."""
     count = num_classes if num_classes >= 0 else int(labels.max()) + 1
@@ -231,7 +249,6 @@ OWN: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.tolist: lambda tensor: fetch(tensor).tolist(),
     Tensor.numpy: refuse_numpy,
     Tensor.__array__: refuse_numpy,
-    Tensor.pin_memory: refuse_pinning,
     F.one_hot: one_hot,
 }
 MOVES = (Tensor.to, Tensor.cuda)  # of tensors of the CPU too
@@ -275,32 +292,62 @@ ANSWERS: dict[str, Any] = {
 }
 
 
+ACCELERATOR: dict[str, Any] = {
+    **{"is_available": True, "current_accelerator": CUDA, "device_count": 1, "current_device_index": 0},
+    **{"set_device_index": None, "current_stream": SimpleNamespace(is_capturing=lambda: False)},
+}
+
+
+def autocast_on_cpu(start: Callable[..., None]) -> Callable[..., None]:
+    def begin(self: torch.autocast, device_type: str, *args: Any, **options: Any) -> None:
+        start(self, "cpu" if device_type == "cuda" else device_type, *args, **options)
+
+    return begin
+
+
+def infer_without_gradients(self: torch.inference_mode) -> None:
+    """Tensors that are wrapped cannot be inference tensors."""
+    self._inference_mode_context = torch.no_grad() if self.mode else contextlib.nullcontext()
+    self._inference_mode_context.__enter__()
+
+
+def pin(tensor: Tensor, device: str | None = None) -> Tensor:
+    """Tensor.pin_memory; a thread of a data loader calls it too."""
+    if is_held(tensor):
+        raise RuntimeError("cannot pin a tensor of cuda:0; only dense CPU tensors can be pinned")
+    pinned = tensor.clone()
+    pinned.lies_pinned = True
+    return pinned
+
+
+def answer_all(module: Any, answers: dict[str, Any]) -> Iterator[contextlib.AbstractContextManager]:
+    for name, answer in answers.items():
+        yield mock.patch.object(module, name, lambda *args, answer=answer, **options: answer)
+
+
 @contextlib.contextmanager
 def pretending() -> Iterator[PretendedGPU]:
     """A machine with one GPU, until the body ends."""
     gpu = PretendedGPU()
-    start_autocast = torch.autocast.__init__
-
-    def autocast_on_cpu(self, device_type, *args, **options):
-        start_autocast(self, "cpu" if device_type == "cuda" else device_type, *args, **options)
-
-    def infer_without_gradients(self):  # tensors that are wrapped cannot be inference tensors
-        self._inference_mode_context = torch.no_grad() if self.mode else contextlib.nullcontext()
-        self._inference_mode_context.__enter__()
-
+    patches = [
+        *answer_all(torch.cuda, ANSWERS),
+        *answer_all(torch.accelerator, ACCELERATOR),
+        mock.patch.object(torch.cuda, "synchronize", lambda device=None: gpu.note(WAIT, "synchronize")),
+        mock.patch.object(torch.autocast, "__init__", autocast_on_cpu(torch.autocast.__init__)),
+        mock.patch.object(torch.inference_mode, "__enter__", infer_without_gradients),
+        mock.patch.object(Tensor, "pin_memory", pin),
+        mock.patch.object(Tensor, "is_pinned", lambda tensor, device=None: hasattr(tensor, "lies_pinned")),
+    ]
     with contextlib.ExitStack() as stack:
-        for name, answer in ANSWERS.items():
-            stack.enter_context(mock.patch.object(torch.cuda, name, lambda *args, answer=answer, **options: answer))
-        stack.enter_context(
-            mock.patch.object(torch.cuda, "synchronize", lambda device=None: gpu.note(WAIT, "synchronize"))
-        )
-        stack.enter_context(mock.patch.object(torch.autocast, "__init__", autocast_on_cpu))
-        stack.enter_context(mock.patch.object(torch.inference_mode, "__enter__", infer_without_gradients))
+        for patch in patches:
+            stack.enter_context(patch)
+        # torch.tensor makes a tensor of the CPU and copies it.
         stack.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
-        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes a tensor of the CPU and copies it
+        torch._C._set_only_lift_cpu_tensors(True)
+        # A parameter that is moved becomes one of another class.
         swaps = torch.__future__.get_swap_module_params_on_conversion()
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
-        torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter becomes one of another class
+        torch.__future__.set_swap_module_params_on_conversion(True)
         for name in ("benchmark", "deterministic"):
             stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
         stack.enter_context(OwnFunctions())

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader
 
-from tests.pretended_gpu import TO_DEVICE, TO_HOST, WAIT, OnGPU, pretending
+from tests.pretended_gpu import LAUNCH, SEND, TO_DEVICE, TO_HOST, WAIT, OnGPU, pretending
 
 ASKED = {
     "item": (lambda x: x.sum().item(), TO_HOST),
@@ -66,6 +67,7 @@ REFUSED = {
     "values of the CPU": lambda x: x.index_put_(
         (torch.zeros(4, dtype=torch.long, device=x.device),), torch.zeros(4, 3)
     ),
+    "a draw by a generator of the CPU": lambda x: torch.rand(3, device=x.device, generator=torch.Generator()),
     "a mean over time": lambda x: torch._foreach_lerp_([x], [torch.zeros(4, 3)], 0.5),
 }
 
@@ -106,6 +108,23 @@ def test_devices_do_not_mix(gpu, name):
 def test_numpy_takes_no_tensor_of_a_gpu(gpu, look):
     with pytest.raises(TypeError, match=r"use Tensor\.cpu"):
         look(make(gpu))
+
+
+def test_pinned_memory_is_sent(gpu):
+    x = torch.zeros(3).pin_memory().to("cuda", non_blocking=True)
+    x.copy_(torch.ones(3).pin_memory(), non_blocking=True)
+    assert [event.kind for event in gpu.events if event.kind != LAUNCH] == [SEND, SEND]
+    assert x.sum().item() == 3
+    with pytest.raises(RuntimeError, match="cannot pin"):
+        x.pin_memory()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_loader_pins(gpu, workers):
+    loader = DataLoader(torch.arange(4.0), batch_size=2, num_workers=workers, pin_memory=True)
+    sums = [batch.to("cuda", non_blocking=True).sum() for batch in loader]
+    assert not gpu.waits()
+    assert [float(value) for value in sums] == [1, 5]
 
 
 def test_views_and_allocations_launch_nothing(gpu):
@@ -152,6 +171,8 @@ def test_torch_is_afterwards_as_it_was():
         return [
             torch.cuda.is_available(),
             torch.cuda.synchronize,
+            torch.accelerator.is_available(),
+            torch.Tensor.pin_memory,
             torch.autocast.__init__,
             torch.inference_mode.__enter__,
             torch.backends.cudnn.benchmark,
