@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 PROJECT = Path(__file__).parents[1]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
@@ -61,6 +60,16 @@ class Event:
         return f"{self.kind}: {self.operator} at {self.line}"
 
 
+def waiting(events: Sequence[Event]) -> list[Event]:
+    """Those of the events for which the host waits."""
+    return [event for event in events if event.kind in (TO_DEVICE, TO_HOST, WAIT)]
+
+
+def launches(events: Sequence[Event]) -> Counter[str]:
+    """How many operators among them ran a kernel, by name."""
+    return Counter(event.operator for event in events if event.kind == LAUNCH)
+
+
 class PretendedGPU(TorchDispatchMode):
     """Computes every operator on the CPU and keeps what a GPU would have been asked in `events`."""
 
@@ -68,31 +77,29 @@ class PretendedGPU(TorchDispatchMode):
         super().__init__()
         self.events: list[Event] = []
 
-    def waits(self) -> list[Event]:
-        """Everything that the host waited for; a step has none."""
-        return [event for event in self.events if event.kind in (TO_DEVICE, TO_HOST, WAIT)]
-
-    def launches(self) -> Counter[str]:
-        """How many operators ran a kernel, by name."""
-        return Counter(event.operator for event in self.events if event.kind == LAUNCH)
-
     def note(self, kind: str, operator: str) -> None:
         self.events.append(Event(kind, operator, asking_line()))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [*tensors_in(args), *tensors_in(kwargs.values())]
         held, created = any(map(is_held, tensors)), is_cuda(kwargs.get("device"))
         if not held and not created:
             return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
         self.judge(func, name, tensors, args, kwargs)
-        on_cpu = {**kwargs, "device": CPU} if created else kwargs
-        found = func(*tree_map(unwrap, args), **tree_map(unwrap, on_cpu))
+        on_cpu = {name: unwrap(value) for name, value in kwargs.items()} | ({"device": CPU} if created else {})
+        found = func(*unwrap(args), **on_cpu)
         if tensors and name in ("copy_", "_foreach_copy_") and not is_held(tensors[0]):
             return args[0]
-        found = tree_map(lambda made: OnGPU(made, self) if isinstance(made, Tensor) else made, found)
+        found = self.wrap(found)
         return return_and_correct_aliasing(func, args, kwargs, found) if held else found
+
+    def wrap(self, found: Any) -> Any:
+        """Tensors, also those in lists and tuples, as tensors of this device."""
+        if isinstance(found, list | tuple):
+            return type(found)(map(self.wrap, found))
+        return OnGPU(found, self) if isinstance(found, Tensor) else found
 
     def judge(self, func: Any, name: str, tensors: list[Tensor], args: Any, kwargs: Any) -> None:
         """Note what an operator would ask of a GPU. Raises RuntimeError where it would refuse what it is given."""
@@ -159,7 +166,7 @@ class OnGPU(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         """Outside `pretending`, or in a thread of its own: the device is the same."""
-        gpu = next(leaf.gpu for leaf in tree_leaves((args, kwargs)) if is_held(leaf))
+        gpu = next(tensor.gpu for tensor in tensors_in([*args, *(kwargs or {}).values()]) if is_held(tensor))
         return gpu.__torch_dispatch__(func, types, args, kwargs)
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -263,7 +270,19 @@ def is_cuda(device: torch.device | str | int | None) -> bool:
 
 
 def unwrap(value: Any) -> Any:
+    """The opposite of PretendedGPU.wrap."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(unwrap, value))
     return value.inner if is_held(value) else value
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """What an operator is given: tensors, and lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(value)
 
 
 def asking_line() -> str:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tests.pretended_gpu import LAUNCH, SEND, TO_DEVICE, TO_HOST, WAIT, OnGPU, pretending
+from tests.pretended_gpu import LAUNCH, SEND, TO_DEVICE, TO_HOST, WAIT, OnGPU, launches, pretending, waiting
 
 ASKED = {
     "item": (lambda x: x.sum().item(), TO_HOST),
@@ -88,14 +88,14 @@ def make(gpu) -> torch.Tensor:
 def test_what_the_host_waits_for_is_noticed(gpu, name):
     ask, kind = ASKED[name]
     ask(make(gpu))
-    assert [event.kind for event in gpu.waits()] == [kind], gpu.events
-    assert gpu.waits()[0].line.startswith("tests/test_pretended_gpu.py:")
+    assert [event.kind for event in waiting(gpu.events)] == [kind], gpu.events
+    assert waiting(gpu.events)[0].line.startswith("tests/test_pretended_gpu.py:")
 
 
 @pytest.mark.parametrize("name", QUIET)
 def test_what_nobody_waits_for_is_no_wait(gpu, name):
     assert isinstance(QUIET[name](make(gpu)), OnGPU)
-    assert not gpu.waits()
+    assert not waiting(gpu.events)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -123,7 +123,7 @@ def test_pinned_memory_is_sent(gpu):
 def test_a_data_loader_pins(gpu, workers):
     loader = DataLoader(torch.arange(4.0), batch_size=2, num_workers=workers, pin_memory=True)
     sums = [batch.to("cuda", non_blocking=True).sum() for batch in loader]
-    assert not gpu.waits()
+    assert not waiting(gpu.events)
     assert [float(value) for value in sums] == [1, 5]
 
 
@@ -133,7 +133,7 @@ def test_views_and_allocations_launch_nothing(gpu):
     torch.empty_like(x)
     assert not gpu.events
     x.relu_().contiguous(memory_format=torch.contiguous_format)
-    assert gpu.launches() == {"relu_": 1}
+    assert launches(gpu.events) == {"relu_": 1}
 
 
 def test_a_network_trains_to_the_same_weights():
@@ -156,8 +156,8 @@ def test_a_network_trains_to_the_same_weights():
         assert moved[0].weight is first  # as on a GPU, where a parameter changes its data
         gpu.events.clear()
         train(moved, *(x.to("cuda").detach() for x in (images, labels)))
-        assert [event.kind for event in gpu.waits()] == [TO_DEVICE, TO_DEVICE]
-        assert gpu.launches()["convolution"] == 3
+        assert [event.kind for event in waiting(gpu.events)] == [TO_DEVICE, TO_DEVICE]
+        assert launches(gpu.events)["convolution"] == 3
         assert all(p.device.type == "cuda" and p.grad is None for p in moved.parameters())
         buffer = io.BytesIO()
         torch.save(copy.deepcopy(moved).state_dict(), buffer)
