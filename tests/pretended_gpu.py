@@ -306,11 +306,16 @@ ANSWERS: dict[str, Any] = {
     **{"get_device_name": PROPERTIES.name, "get_device_properties": PROPERTIES, "get_device_capability": (9, 0)},
     **{"mem_get_info": (MEMORY, MEMORY), "memory_allocated": 0, "max_memory_allocated": PEAK, "empty_cache": None},
     **{"memory_reserved": 0, "max_memory_reserved": PEAK, "reset_peak_memory_stats": None},
+    "memory_snapshot": [],
     **{"manual_seed": None, "manual_seed_all": None, "set_rng_state": None},
     **{"get_rng_state": torch.zeros(16, dtype=torch.uint8)},
 }
 
 
+FLAGS = (  # which are set for a GPU
+    *((torch.backends.cudnn, name) for name in ("benchmark", "deterministic", "allow_tf32")),
+    (torch.backends.cuda.matmul, "allow_tf32"),
+)
 ACCELERATOR: dict[str, Any] = {
     **{"is_available": True, "current_accelerator": CUDA, "device_count": 1, "current_device_index": 0},
     **{"set_device_index": None, "current_stream": SimpleNamespace(is_capturing=lambda: False)},
@@ -367,8 +372,8 @@ def pretending() -> Iterator[PretendedGPU]:
         swaps = torch.__future__.get_swap_module_params_on_conversion()
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
         torch.__future__.set_swap_module_params_on_conversion(True)
-        for name in ("benchmark", "deterministic"):
-            stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+        for place, name in FLAGS:
+            stack.callback(setattr, place, name, getattr(place, name))
         stack.enter_context(OwnFunctions())
         stack.enter_context(gpu)
         yield gpu

@@ -69,7 +69,7 @@ class Trial:
             trainer.average_epoch(training, epoch)
             steps += [gpu.events[start:end] for start, end in pairwise(marks)] if gpu else []
         logits = predict(trainer.deploy(training.judged), data.validation)
-        return Outcome(means["loss"], logits.cpu(), steps)
+        return Outcome(means["loss"], logits.cpu(), steps[0] if gpu else [], steps[1:])
 
     def teachers(self, device: str) -> Teachers:
         count = self.members if self.method.teachers is None else self.method.teachers
@@ -93,11 +93,12 @@ class Outcome:
     """The last epoch's mean loss, the deployed network's logits [N, K], and what was asked in every step.
 
     A step is all from its beginning to that of the next, whose batch is made in it. An epoch's last one is left out: the
-    loss is looked at there.
+    loss is looked at there. `first` is the process's first step alone.
     """
 
     loss: float
     logits: Tensor
+    first: list[Event]
     steps: list[list[Event]]
 
 

@@ -99,6 +99,12 @@ def test_no_step_waits_and_its_numbers_are_the_cpus(name):
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
 
 
+def test_the_device_is_waited_for_once():
+    first = pretend(Trial(make("kd"))).first
+    (wait,) = waiting(first)
+    assert str(wait).startswith("wait: synchronize at harness/training/meter.py")
+
+
 # Sinners ------------------------------------------------------------------------------------------------------
 
 
