@@ -21,8 +21,9 @@ from harness.config import ConfigError
 from harness.config.teachers import teacher_configs
 from harness.jobs import memory
 from harness.jobs.backend import Backend, Shape
-from harness.jobs.local import Local, visible_gpus
+from harness.jobs.local import Local
 from harness.jobs.queue import QueueUnreachable
+from harness.jobs.slots import gpus_for, spread
 from harness.jobs.slurm import Slurm
 from harness.run.folder import check_folders, make_writable
 from harness.runtime.console import Bar, Console
@@ -144,14 +145,15 @@ class Sweep:
     def pool(self) -> Local:
         """As many at a time as the options say: on each GPU, or on the machine's cores, `sweep.pack`."""
         pack, workers = self.options["pack"], self.options["workers"]
-        gpus = [] if self.configs[0]["device"] == "cpu" else visible_gpus()
-        todo = [*self.plan.teachers.values(), *self.plan.students.values()]
+        gpus = gpus_for(self.configs[0]["device"])
         if pack > 1:
-            pack, note = memory.most_together(todo, pack, gpus)
+            todo = [*self.plan.teachers.values(), *self.plan.students.values()]
+            slots, note = memory.find_slots(todo, pack * max(1, len(gpus)), gpus)
             if note:
                 self.console.say(note)
-            workers = pack * max(1, len(gpus))
-        return Local(self.folder, workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2), gpus)
+        else:
+            slots = spread(workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2), gpus)
+        return Local(self.folder, slots)
 
     # Launchers of other plugins
 
