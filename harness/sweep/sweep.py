@@ -70,6 +70,7 @@ class Sweep:
         self.console = Console()
         self.started = time.time()
         self.not_run: dict[Path, str] = {}  # students whose teacher failed
+        self.tried: set[Path] = set()  # what this process itself was at
         self.teachers: dict[Path, str] = {}  # how those that were looked at have ended
 
     def run(self) -> int:
@@ -104,10 +105,11 @@ class Sweep:
         sweep has come to its report, else the exit status.
         """
         from harness.run.run import execute
+        from harness.training.device import is_lost
 
         todo = [*self.plan.teachers.values(), *self.plan.students.values()]
         bar = Bar(self.console, "sweep", len(todo))
-        failed = 0
+        failed, lost = 0, False
         with StopRequest() as stop:
             for done, config in enumerate(todo):
                 bar.update(done, f"{done - failed} done, {failed} failed, {len(todo) - done} left")
@@ -115,6 +117,7 @@ class Sweep:
                 if reason := self.lacks_teacher(config):
                     self.not_run[directory] = reason
                     continue
+                self.tried.add(directory)
                 try:
                     record = execute(config, self.console, stop)
                     self.console.say(outcome(record, directory))
@@ -137,8 +140,16 @@ class Sweep:
                 failed += not ended_well
                 if failed and self.fail_fast:
                     break
+                if lost := not ended_well and is_lost():
+                    break
         bar.close()
-        return None
+        return self.run_apart() if lost else None
+
+    def run_apart(self) -> int | None:
+        """What is left, one after the other in processes of their own."""
+        self.console.say("the GPU of this process answers no more: what is left runs in fresh processes, one at a time")
+        device = self.configs[0]["device"]
+        return self.run_jobs(Local(self.folder, gpus_for(device) if ":" in device else [None]))
 
     # Processes of this machine
 
@@ -195,7 +206,8 @@ class Sweep:
             for what, runs in (("teachers", self.plan.teachers), ("students", self.plan.students)):
                 if what == "students":
                     self.not_run = {d: reason for d, c in runs.items() if (reason := self.lacks_teacher(c))}
-                todo = {directory: config for directory, config in runs.items() if directory not in self.not_run}
+                past = self.not_run.keys() | self.tried
+                todo = {directory: config for directory, config in runs.items() if directory not in past}
                 if not submitter.submit_patiently(what, todo, stop):
                     self.console.say(f"stopped; no {what} are submitted")
                     return STOPPED
