@@ -75,6 +75,9 @@ class Sweep:
 
     def run(self) -> int:
         """Run what is missing and report; returns the exit status."""
+        device = self.configs[0]["device"]
+        if self.launcher_is("SlurmLauncher") and ":" in device:
+            raise ConfigError(f"device={device} on SLURM, which chooses the GPUs of a job: use device=cuda")
         if self.configs[0]["harness"]["plan"]:
             print_plan(self.plan, self.folder, self.console, self.describe_arrays)
             return 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.jobs import job
+from harness.jobs import death, job
 from harness.jobs.local import Local
 from harness.jobs.pack import run_pack
 from harness.jobs.slots import gpus_for, spread
@@ -113,3 +113,8 @@ def test_a_child_calls_the_gpu_that_it_sees_its_first(
     assert job.main() == 0
     assert took == [used]
     assert os.environ.get("CUDA_VISIBLE_DEVICES") is None
+
+
+def test_a_child_that_was_killed_is_told_of_with_the_usual_reason() -> None:
+    assert "died by signal 9, as where the host's memory runs out (sweep.pack " in death.of_process(-9, None).message
+    assert death.of_process(-15, None).message == "its process died by signal 15"

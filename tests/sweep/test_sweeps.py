@@ -156,6 +156,21 @@ def test_jobs_that_make_no_sense_are_one_clear_line(tmp_path: Path, arms: str, m
     assert message in line
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("sweep.pack=2",), "device=cuda:3: 2 GPUs are visible here (CUDA_VISIBLE_DEVICES=5,7); use auto"),
+        (("hydra/launcher=cpu", "harness.plan=true"), "device=cuda:3 on SLURM, which chooses the GPUs of a job: use"),
+    ],
+)
+def test_a_gpu_that_no_process_would_see_is_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    command = ("-m", "method=supervised", "seed=0,1", "device=cuda:3", *options)
+    head = Head(*command, runs=tmp_path, environment=with_gpus("5,7"))
+    assert head.ends() == 2, head.said
+    assert f"error: {message}" in head.said
+    assert not list(tmp_path.glob("*-supervised-*"))
+
+
 def test_ctrl_c_lets_started_runs_finish_and_says_how_to_come_back(tmp_path: Path) -> None:
     command = ("-m", "method=slow", "seed=0,1,2", *FEW_EPOCHS, *POOL)
     head = Head(*command, runs=tmp_path, plugin=True)
