@@ -349,6 +349,18 @@ def answer_all(module: Any, answers: dict[str, Any]) -> Iterator[contextlib.Abst
         yield mock.patch.object(module, name, lambda *args, answer=answer, **options: answer)
 
 
+def group_tensors(real: Callable[..., dict]) -> Callable[..., dict]:
+    """Optimizer._group_tensors_by_device_and_dtype, whose C++ sees the CPU below."""
+
+    def group(lists: Any, with_indices: bool = False) -> dict:
+        held = any(is_held(tensor) for tensors in lists for tensor in tensors)
+        return {
+            (CUDA if held else device, dtype): found for (device, dtype), found in real(lists, with_indices).items()
+        }
+
+    return group
+
+
 @contextlib.contextmanager
 def pretending() -> Iterator[PretendedGPU]:
     """A machine with one GPU, until the body ends."""
@@ -359,6 +371,11 @@ def pretending() -> Iterator[PretendedGPU]:
         mock.patch.object(torch.cuda, "synchronize", lambda device=None: gpu.note(WAIT, "synchronize")),
         mock.patch.object(torch.autocast, "__init__", autocast_on_cpu(torch.autocast.__init__)),
         mock.patch.object(torch.inference_mode, "__enter__", infer_without_gradients),
+        mock.patch.object(
+            torch.optim.Optimizer,
+            "_group_tensors_by_device_and_dtype",
+            group_tensors(torch.optim.Optimizer._group_tensors_by_device_and_dtype),
+        ),
         mock.patch.object(Tensor, "pin_memory", pin),
         mock.patch.object(Tensor, "is_pinned", lambda tensor, device=None: hasattr(tensor, "lies_pinned")),
     ]

@@ -65,11 +65,11 @@ class Capture:
 
     def capture(self, kind: Hashable, work: Work, inputs: Inputs) -> bool:
         """Capture a kind of step, without doing it; whether that went well."""
-        if not self.inputs:
-            self.inputs = [value if value is None else value.clone() for value in inputs]
-            self.pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
         try:
+            if not self.inputs:
+                self.inputs = [value if value is None else value.clone() for value in inputs]
+                self.pool = torch.cuda.graph_pool_handle()
+            graph = torch.cuda.CUDAGraph()
             # Other threads (one that pins memory, say) may go on.
             with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                 results = work(*self.inputs)
