@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.models import VisionTransformer
 
 import methods
+from harness.training.data import Split, train_batches
+from harness.training.data.files import FileImages
 from methods.kd import KD
 from methods.method import Method
-from tests.pretended_gpu import waiting
+from tests.pretended_gpu import SEND, pretending, waiting
 from tests.trial import CHANNELS, CLASSES, SIZE, Outcome, Trial, pretend
 
 ALL = ("supervised", "kd", "ensemble_kd", "weight_averaging", "perturbation", "combined")
@@ -103,6 +106,24 @@ def test_the_device_is_waited_for_once():
     first = pretend(Trial(make("kd"))).first
     (wait,) = waiting(first)
     assert str(wait).startswith("wait: synchronize at harness/training/meter.py")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_in_files_are_sent(tmp_path, workers):
+    files = [tmp_path / f"{k}.png" for k in range(12)]
+    for k, file in enumerate(files):
+        Image.new("RGB", (SIZE, SIZE), (20 * k, 0, 0)).save(file)
+    split = Split(FileImages(files, SIZE, workers), torch.arange(12))
+    with pretending() as gpu:
+        batches = iter(train_batches(split.to("cuda"), 0, False, 0, 4).epoch(0))
+        seen = [next(batches)]
+        gpu.events.clear()
+        seen += batches
+        assert not waiting(gpu.events)
+        assert sum(event.kind == SEND for event in gpu.events) == 2
+        for batch in seen:
+            red = (batch.images[:, 0].amax((1, 2)) * 255).round().long().cpu()
+            assert red.tolist() == (20 * batch.labels).tolist()
 
 
 # Sinners ------------------------------------------------------------------------------------------------------
