@@ -60,6 +60,8 @@ def advice(config: dict[str, Any], on_gpu: bool) -> str:
     ways.append("a smaller train.batch_size")
     if on_gpu and recipe["precision"] != "bfloat16":
         ways.append("train.precision=bfloat16")
+    if on_gpu and recipe["capture"] and recipe["compile"] is None:  # graphs keep what a step needs between steps
+        ways.append("train.capture=false")
     if pack > 1:
         ways.append(f"sweep.pack={pack // 2}")
     if config["teachers"]["size"] and config["teachers"]["cache"] != "none":
