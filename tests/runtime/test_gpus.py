@@ -89,6 +89,6 @@ def test_a_number_that_nvidia_smi_keeps_to_itself_is_no_number(machine) -> None:
 
 def test_mps_is_known_by_its_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
-    assert not gpus.under_mps()
+    assert gpus.shared_fate() == ""
     (tmp_path / "control").touch()
-    assert gpus.under_mps()
+    assert "under MPS a fault of any process ends all" in gpus.shared_fate()
