@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.jobs import queue
+from harness.runtime import gpus
 from harness.store.aside import clear_damaged, put_back_trained
 from harness.store.attempts import append_event
 from harness.store.files import Damaged
@@ -38,7 +39,9 @@ def of_process(code: int | None, log: str | None, slurm: dict[str, Any] | None =
     said = "is gone" if code is None else f"died by signal {-code}" if code < 0 else f"ended with exit code {code}"
     if code == -signal.SIGKILL:
         said += ", as where the host's memory runs out (sweep.pack and data.workers decide how much is needed)"
-    return Death(f"its process {said}{queue.last_words(Path(log) if log else None)}", log, None, slurm)
+    file = Path(log) if log else None
+    mps = gpus.shared_fate() if code and "CUDA error" in queue.tail(file) else ""
+    return Death(f"its process {said}{queue.last_words(file)}{mps}", log, None, slurm)
 
 
 def bury(directory: Path, config: dict[str, Any], death: Death) -> dict[str, Any]:

@@ -21,13 +21,14 @@ from harness.store.record import read_record
 
 Config = dict[str, Any]
 RECORDS, LOOKS = 8, 64  # used of each kind of run, and looked at: thousands would take long on a network file system
-SIZES = ("batch_size", "accumulate", "precision", "compile")  # of a recipe: runs that differ here need different memory
+# Of a recipe: runs that differ here need different memory.
+SIZES = ("batch_size", "accumulate", "precision", "compile", "capture")
 
 # Of a GPU, beside a run's tensors: CUDA's context and libraries. The allocator keeps more than it hands out, and a peak
 # is the training's, which the evaluation may exceed a little. Both are estimates.
 CONTEXT, SLACK = 600 << 20, 1.25
-# Of the host: a process before it trains (777 MB measured), and one that runs CUDA, whose own part is an estimate.
-PROCESS, PROCESS_WITH_CUDA = 800 << 20, 1536 << 20
+# Of the host: the smallest run there is (857 MB measured), and one that runs CUDA, whose own part is an estimate.
+PROCESS, PROCESS_WITH_CUDA = 850 << 20, 1536 << 20
 GIB = 2**30
 
 

@@ -43,10 +43,8 @@ def explained(error: Exception, config: dict[str, Any]) -> Exception:
         numbers = f" ({', '.join(found)})" if found else ""
         return OutOfMemory(f"out of {'GPU' if on_gpu else 'host'} memory{numbers}; {advice(config, on_gpu)}")
     if isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA error" in said):
-        line = f"{said.strip().splitlines()[0].rstrip('.')}; CUDA_LAUNCH_BLOCKING=1 shows where"
-        if gpus.under_mps():
-            line += "; under MPS a fault of any process ends all that share the GPU: the same command runs them again"
-        return GpuFault(line)
+        line = said.strip().splitlines()[0].rstrip(".")
+        return GpuFault(f"{line}; CUDA_LAUNCH_BLOCKING=1 shows where{gpus.shared_fate()}")
     return error
 
 
@@ -60,6 +58,8 @@ def advice(config: dict[str, Any], on_gpu: bool) -> str:
     ways.append("a smaller train.batch_size")
     if on_gpu and recipe["precision"] != "bfloat16":
         ways.append("train.precision=bfloat16")
+    if on_gpu and recipe["capture"] and recipe["compile"] is None:  # graphs keep what a step needs between steps
+        ways.append("train.capture=false")
     if pack > 1:
         ways.append(f"sweep.pack={pack // 2}")
     if config["teachers"]["size"] and config["teachers"]["cache"] != "none":

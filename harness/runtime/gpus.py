@@ -122,6 +122,9 @@ def ask(*arguments: str) -> str | None:
     return done.stdout
 
 
-def under_mps() -> bool:
-    """Whether NVIDIA's multi-process service runs here: its processes share the fate of whichever breaks a GPU."""
-    return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps") / "control").exists()
+def shared_fate() -> str:
+    """How a message on a fault of a GPU goes on where NVIDIA's multi-process service runs; nothing where it does not."""
+    pipe = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps") / "control"
+    if not pipe.exists():
+        return ""
+    return "; under MPS a fault of any process ends all that share the GPU: the same command runs them again"

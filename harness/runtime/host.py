@@ -21,9 +21,11 @@ def free_memory() -> int | None:
 
 def granted_by_slurm() -> Iterator[int]:
     """What this job was granted on its node; nothing where it is no job, or may take all (0)."""
-    node, core = (int(os.environ.get(f"SLURM_MEM_PER_{what}", 0)) for what in ("NODE", "CPU"))
-    if granted := node or core * int(os.environ.get("SLURM_CPUS_ON_NODE", 0)):
-        yield granted << 20
+    names = ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE")
+    with contextlib.suppress(ValueError):  # a SLURM that writes 16G is one that says nothing
+        node, core, cores = (int(os.environ.get(name, 0)) for name in names)
+        if granted := node or core * cores:
+            yield granted << 20
 
 
 def free_here() -> Iterator[int]:

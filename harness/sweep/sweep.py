@@ -23,7 +23,7 @@ from harness.jobs import memory
 from harness.jobs.backend import Backend, Shape
 from harness.jobs.local import Local
 from harness.jobs.queue import QueueUnreachable
-from harness.jobs.slots import gpus_for, spread
+from harness.jobs.slots import gpus_for
 from harness.jobs.slurm import Slurm
 from harness.run.folder import check_folders, make_writable
 from harness.runtime.console import Bar, Console
@@ -157,16 +157,14 @@ class Sweep:
     # Processes of this machine
 
     def pool(self) -> Local:
-        """As many at a time as the options say: on each GPU, or on the machine's cores, `sweep.pack`."""
+        """As many at a time as the options say and memory holds: on each GPU, or on the machine's cores, `sweep.pack`."""
         pack, workers = self.options["pack"], self.options["workers"]
         gpus = gpus_for(self.configs[0]["device"])
-        if pack > 1:
-            todo = [*self.plan.teachers.values(), *self.plan.students.values()]
-            slots, note = memory.find_slots(todo, pack * max(1, len(gpus)), gpus)
-            if note:
-                self.console.say(note)
-        else:
-            slots = spread(workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2), gpus)
+        most = pack * max(1, len(gpus)) if pack > 1 else workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2)
+        todo = [*self.plan.teachers.values(), *self.plan.students.values()]
+        slots, note = memory.find_slots(todo, most, gpus)
+        if note and (pack > 1 or len(slots) < most):
+            self.console.say(note)
         return Local(self.folder, slots)
 
     # Launchers of other plugins

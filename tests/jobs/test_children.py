@@ -118,3 +118,15 @@ def test_a_child_calls_the_gpu_that_it_sees_its_first(
 def test_a_child_that_was_killed_is_told_of_with_the_usual_reason() -> None:
     assert "died by signal 9, as where the host's memory runs out (sweep.pack " in death.of_process(-9, None).message
     assert death.of_process(-15, None).message == "its process died by signal 15"
+
+
+def test_a_child_that_cuda_ended_under_mps_may_not_be_to_blame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    log = tmp_path / "job.log"
+    log.write_text("terminate called after throwing an instance of 'c10::AcceleratorError'\n  what():  CUDA error: x\n")
+    alone = death.of_process(-6, str(log)).message
+    assert alone == "its process died by signal 6; its log ends: what():  CUDA error: x"
+    (tmp_path / "control").touch()
+    assert death.of_process(-6, str(log)).message.startswith(f"{alone}; under MPS a fault of any process ends all")
+    log.write_text("no such file\n")
+    assert "MPS" not in death.of_process(1, str(log)).message

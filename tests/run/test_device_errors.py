@@ -52,7 +52,7 @@ def test_out_of_memory_is_recorded_with_what_to_change_and_given_back(
         execute(config, Console())
     line = (
         "out of GPU memory (2.00 GiB more were asked for, 1.50 GiB are free); try train.accumulate=2 or a smaller "
-        "train.batch_size or train.precision=bfloat16 or teachers.cache=none"
+        "train.batch_size or train.precision=bfloat16 or train.capture=false or teachers.cache=none"
     )
     assert str(caught.value) == line
     record = read_record(run_directory(config))
@@ -94,7 +94,7 @@ def test_what_the_cpu_says(config: dict[str, Any], monkeypatch: pytest.MonkeyPat
 
 
 def test_advice_is_what_this_run_can_follow(config: dict[str, Any]) -> None:
-    config["train"] |= {"batch_size": 9, "accumulate": 1, "precision": "bfloat16"}
+    config["train"] |= {"batch_size": 9, "accumulate": 1, "precision": "bfloat16", "capture": False}
     config["teachers"]["cache"], config["sweep"]["pack"] = "none", 4
     assert (
         device_errors.advice(config, on_gpu=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.runtime import gpus
 from tests.nvidia_smi import A30, Card, install, mig, uuid
@@ -89,6 +90,17 @@ def test_a_number_that_nvidia_smi_keeps_to_itself_is_no_number(machine) -> None:
 
 def test_mps_is_known_by_its_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
-    assert not gpus.under_mps()
+    assert gpus.shared_fate() == ""
     (tmp_path / "control").touch()
-    assert gpus.under_mps()
+    assert "under MPS a fault of any process ends all" in gpus.shared_fate()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_nvidia_smi_and_cuda_agree_on_this_machine() -> None:
+    names = gpus.visible()
+    assert len(names) >= torch.cuda.device_count() >= 1
+    real = [f"GPU-{torch.cuda.get_device_properties(k).uuid}" for k in range(torch.cuda.device_count())]
+    said = gpus.free_bytes(real)
+    assert set(said) == set(real)
+    free, total = torch.cuda.mem_get_info(0)
+    assert abs(said[real[0]] - free) < 0.05 * total

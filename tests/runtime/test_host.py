@@ -40,6 +40,7 @@ def test_what_is_available_is_free(machine: Path) -> None:
     [
         ({"SLURM_MEM_PER_NODE": "60"}, 60),
         ({"SLURM_MEM_PER_NODE": "0"}, 100),
+        ({"SLURM_MEM_PER_NODE": "60M"}, 100),
         ({"SLURM_MEM_PER_NODE": "5000"}, 100),
         ({"SLURM_MEM_PER_CPU": "20", "SLURM_CPUS_ON_NODE": "4"}, 80),
     ],

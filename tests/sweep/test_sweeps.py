@@ -116,6 +116,7 @@ def test_a_pack_is_no_larger_than_memory(tmp_path: Path) -> None:
         again.said,
         re.MULTILINE,
     )
+    assert "1 at a time, not 2" in again.said
     first, second = (events(one(tmp_path, f"*-supervised-s{seed}-*"), "started", "ended") for seed in (1, 2))
     assert second[0]["time"] > first[1]["time"]
 
