@@ -1,0 +1,67 @@
+"""What a step asks a GPU to run, by the names of its kernels."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+import methods
+from tests.gpu.sheet import Sheet
+from tests.gpu.steps import ALL
+from tests.gpu.work import Work, noise, prepare
+
+CONVERSION = re.compile("nchwToNhwc|nhwcToNchw", re.IGNORECASE)  # cuDNN's kernels that change a layout
+# Operators of a step that run a kernel, by a review (see tests of launches on the pretended GPU).
+COUNTED = {
+    "supervised": 251,
+    "kd": 359,
+    "ensemble_kd": 642,
+    "weight_averaging": 1366,
+    "perturbation": 955,
+    "combined": 2212,
+}
+COUNTED["combined in bfloat16"] = 2719
+STEM = 4  # conversions of images and weights of three channels, for each pass of a network
+MORE = 1.15  # kernels, for each operator that was counted
+
+
+def launches_as_counted(sheet: Sheet) -> None:
+    """Check 9: a step of every method on WRN-28-4: kernels that change a layout, and how many kernels there are."""
+    batch = 4 if sheet.small else 128
+    data = noise(sheet.device, 8 if sheet.small else 32, 4 * batch)
+    for precision in ("float32", "bfloat16"):
+        for name in ALL if precision == "float32" else ("combined",):
+            method = methods.load(name)()
+            work = prepare(data, method, "wrn10_1" if sheet.small else "wrn28_4", batch_size=batch, precision=precision)
+            kernels = list_kernels(work)
+            conversions = sum(bool(CONVERSION.search(kernel)) for kernel in kernels)
+            told = name if precision == "float32" else f"{name} in {precision}"
+            sheet.note(**{told: len(kernels), f"{told}, conversions": conversions})
+            if sheet.on_gpu:
+                most = STEM * method.passes(4)
+                sheet.expect(conversions <= most, f"{told}: {conversions} conversions of layouts, not at most {most}")
+                counted = COUNTED[told]
+                sheet.expect(
+                    len(kernels) <= MORE * counted,
+                    f"{told}: {len(kernels)} launches, though it has {counted} operators",
+                )
+
+
+def list_kernels(work: Work) -> list[str]:
+    """The kernels and copies of a step, by name."""
+    batches = work.batches()
+    for _ in range(2):
+        work.trainer.take_step(work.training, next(batches))
+    batch, on_gpu = next(batches), work.trainer.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]) as recorded:
+        work.trainer.take_step(work.training, batch)
+        if on_gpu:
+            torch.cuda.synchronize()
+    found = [event for event in recorded.events() if event.device_type == DeviceType.CUDA]
+    # Named ranges of the host, such as an optimiser's step, are shown on the device as well.
+    return [event.name for event in found if not getattr(event, "is_user_annotation", False)]

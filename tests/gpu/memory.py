@@ -1,0 +1,89 @@
+"""Memory of a GPU: what runs leave behind, and what they say that they took."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+from torch import Tensor
+
+import methods
+from harness.run.data import load_images
+from harness.run.run import execute
+from harness.runtime.console import Console
+from tests.gpu.sheet import Sheet
+from tests.gpu.work import digits, prepare
+from tests.running import configure
+
+SPARE = 64 << 10  # bytes beside the data: less than a student of preresnet_tiny takes
+
+
+def leaves_the_data(sheet: Sheet) -> None:
+    """Check 10: three runs in this process, the last one compiled; the images stay for the next run, nothing else."""
+    runs, console = sheet.folder / "runs", Console()
+    changes = {"device": str(sheet.device), "teachers__train": {"compile": None}}
+    wanted = [
+        ("combined", {}),
+        ("weight_averaging", {}),
+        *([] if sheet.small else [("kd", {"train__compile": "default"})]),
+    ]
+    for name, more in wanted:
+        config = configure(runs, name, **changes, **more)
+        execute(config, console)
+        data, _ = load_images(config["data"], sheet.device, console)
+        left = live_bytes(sheet.device) - data_bytes(data)
+        del data
+        sheet.note(**{f"after_{name}": left})
+        sheet.expect(left <= SPARE, f"{left:,} bytes beside the images are left after {name}")
+    gc.collect()
+    sheet.note(after_collecting=live_bytes(sheet.device))
+
+
+def live_bytes(device: torch.device) -> int:
+    """Bytes of tensors on a device; on the CPU, of those that Python knows."""
+    if device.type == "cuda":
+        torch._C._cuda_clearCublasWorkspaces()  # of the library, not of a run
+        return torch.cuda.memory_allocated(device)
+    return storage_bytes([found for found in gc.get_objects() if isinstance(found, Tensor)])
+
+
+def data_bytes(data) -> int:
+    return storage_bytes(
+        [t for split in (data.train, data.validation, data.test) for t in (split.images, split.labels)]
+    )
+
+
+def storage_bytes(tensors: list[Tensor]) -> int:
+    """Of all storages behind tensors, each once."""
+    return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
+
+
+def records_the_peak(sheet: Sheet) -> None:
+    """Check 11: what a record calls the peak, beside that of a step of the same training."""
+    model, batch = ("preresnet_tiny", 50) if sheet.small else ("wrn16_4", 250)
+    own = peak_of_a_step(sheet, model, batch)
+    config = configure(
+        sheet.folder / "runs",
+        "kd",
+        device=str(sheet.device),
+        model=model,
+        train__batch_size=batch,
+        train__steps_per_epoch=2,
+        teachers__cache="none",
+        evaluate__diagnostics=False,
+    )
+    recorded = execute(config, Console())["cost"]["peak_memory_bytes"]
+    sheet.note(recorded_mb=recorded / 1e6, own_mb=own / 1e6)
+    if sheet.on_gpu:  # of a CPU's process everything counts
+        sheet.expect(abs(recorded / own - 1) <= 0.1, f"{recorded / own:.2f} of a step's own peak is recorded")
+
+
+def peak_of_a_step(sheet: Sheet, model: str, batch: int) -> int:
+    """The most bytes of tensors that a step of kd holds, once algorithms are chosen."""
+    work = prepare(digits(sheet.device), methods.load("kd")(), model, batch_size=batch)
+    work.losses(2)
+    if sheet.device.type != "cuda":
+        return live_bytes(sheet.device)
+    torch.cuda.reset_peak_memory_stats(sheet.device)
+    work.losses(1)
+    return torch.cuda.max_memory_allocated(sheet.device)
