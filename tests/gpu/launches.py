@@ -54,12 +54,12 @@ def list_kernels(work: Work) -> list[str]:
     """The kernels and copies of a step, by name."""
     batches = work.batches()
     for _ in range(2):
-        work.trainer.take_step(work.training, next(batches))
+        work.step(next(batches))
     batch, on_gpu = next(batches), work.trainer.device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]) as recorded:
-        work.trainer.take_step(work.training, batch)
+        work.step(batch)
         if on_gpu:
             torch.cuda.synchronize()
     found = [event for event in recorded.events() if event.device_type == DeviceType.CUDA]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import methods
 from harness.run.data import load_images
@@ -15,7 +15,7 @@ from tests.gpu.sheet import Sheet
 from tests.gpu.work import digits, prepare
 from tests.running import configure
 
-SPARE = 64 << 10  # bytes beside the data: less than a student of preresnet_tiny takes
+SPARE = 64 << 10  # bytes beside the images, for their labels: less than a student of preresnet_tiny takes
 
 
 def leaves_the_data(sheet: Sheet) -> None:
@@ -31,8 +31,8 @@ def leaves_the_data(sheet: Sheet) -> None:
         config = configure(runs, name, **changes, **more)
         execute(config, console)
         data, _ = load_images(config["data"], sheet.device, console)
-        left = live_bytes(sheet.device) - data_bytes(data)
-        del data
+        images = storage_bytes([split.images for split in (data.train, data.validation, data.test)])
+        left = live_bytes(sheet.device) - images
         sheet.note(**{f"after_{name}": left})
         sheet.expect(left <= SPARE, f"{left:,} bytes beside the images are left after {name}")
     gc.collect()
@@ -44,18 +44,13 @@ def live_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         torch._C._cuda_clearCublasWorkspaces()  # of the library, not of a run
         return torch.cuda.memory_allocated(device)
-    return storage_bytes([found for found in gc.get_objects() if isinstance(found, Tensor)])
-
-
-def data_bytes(data) -> int:
-    return storage_bytes(
-        [t for split in (data.train, data.validation, data.test) for t in (split.images, split.labels)]
-    )
+    return storage_bytes([found for found in gc.get_objects() if type(found) in (Tensor, nn.Parameter)])
 
 
 def storage_bytes(tensors: list[Tensor]) -> int:
     """Of all storages behind tensors, each once."""
-    return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def records_the_peak(sheet: Sheet) -> None:

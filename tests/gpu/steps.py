@@ -60,11 +60,11 @@ def never_waits(sheet: Sheet) -> None:
     data, tried, waiting = digits(sheet.device), 0, {}
     for name, work in trials(data):
         batches = work.batches()
-        work.trainer.take_step(work.training, next(batches))  # an epoch's draws are sent, algorithms chosen
+        work.step(next(batches))  # an epoch's draws are sent, algorithms chosen
         try:
             with no_waits(sheet.device):
                 for _ in range(2):
-                    work.trainer.take_step(work.training, next(batches))
+                    work.step(next(batches))
         except RuntimeError as error:
             waiting[name] = f"{first_line(error)} at {find_line(error)}"
         tried += 1

@@ -35,7 +35,7 @@ def looks_up_views(sheet: Sheet) -> None:
     sheet.expect(not copies, f"a step copies: {', '.join(sorted(set(copies)))}")
     batches = work.batches()
     with no_waits(sheet.device):
-        work.trainer.take_step(work.training, next(batches))
+        work.step(next(batches))
 
 
 def at_work(config: dict[str, Any], device: torch.device) -> Work:

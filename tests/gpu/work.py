@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import methods
 from harness import streams
 from harness.config.options import DATA, Train
-from harness.training import networks
+from harness.training import arithmetic, networks
 from harness.training.data import Dataset, Split, load
 from harness.training.data.batches import Batch
 from harness.training.data.changes import Change
@@ -45,10 +45,15 @@ class Work:
             yield from self.trainer.batches.epoch(epoch, skip)
             epoch, skip = epoch + 1, 0
 
+    def step(self, batch: Batch) -> Tensor:
+        """Take a step; returns its loss, on the device."""
+        with arithmetic.of_steps(self.trainer.recipe["precision"]):
+            return self.trainer.take_step(self.training, batch)["loss"].detach()
+
     def losses(self, count: int) -> list[float]:
         """Of the next steps."""
         batches = self.batches()
-        return [float(self.trainer.take_step(self.training, next(batches))["loss"].detach()) for _ in range(count)]
+        return [float(self.step(next(batches))) for _ in range(count)]
 
     def state(self) -> dict[str, Any]:
         """Of the training, as a checkpoint brings it back."""
