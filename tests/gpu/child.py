@@ -85,9 +85,7 @@ def last_line(log: Path) -> str:
 
 def main(body: str, folder: str, device: str, *options: str) -> None:
     module, _, name = body.partition(":")
-    chosen = torch.device(device)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
+    chosen = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device(device)
     sheet = Sheet(chosen, Path(folder), small="small" in options)
     getattr(import_module(f"tests.gpu.{module}"), name)(sheet)
     sheet.write(finished=True)

@@ -36,7 +36,7 @@ def launches_as_counted(sheet: Sheet) -> None:
         for name in ALL if precision == "float32" else ("combined",):
             method = methods.load(name)()
             work = prepare(data, method, "wrn10_1" if sheet.small else "wrn28_4", batch_size=batch, precision=precision)
-            kernels = list_kernels(work)
+            kernels = list_kernels(sheet, work)
             conversions = sum(bool(CONVERSION.search(kernel)) for kernel in kernels)
             told = name if precision == "float32" else f"{name} in {precision}"
             sheet.note(**{told: len(kernels), f"{told}, conversions": conversions})
@@ -50,18 +50,18 @@ def launches_as_counted(sheet: Sheet) -> None:
                 )
 
 
-def list_kernels(work: Work) -> list[str]:
-    """The kernels and copies of a step, by name."""
+def list_kernels(sheet: Sheet, work: Work) -> list[str]:
+    """The kernels and copies of a step and its batch, by name; on a CPU there are none."""
     batches = work.batches()
     for _ in range(2):
         work.step(next(batches))
-    batch, on_gpu = next(batches), work.trainer.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]) as recorded:
-        work.step(batch)
-        if on_gpu:
-            torch.cuda.synchronize()
+    activities, wait = [ProfilerActivity.CPU], lambda: None
+    if sheet.on_gpu:
+        activities, wait = [*activities, ProfilerActivity.CUDA], torch.cuda.synchronize
+    wait()
+    with profile(activities=activities) as recorded:
+        work.step(next(batches))
+        wait()
     found = [event for event in recorded.events() if event.device_type == DeviceType.CUDA]
     # Named ranges of the host, such as an optimiser's step, are shown on the device as well.
-    return [event.name for event in found if not getattr(event, "is_user_annotation", False)]
+    return [event.name for event in found if not event.is_user_annotation]

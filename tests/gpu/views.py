@@ -30,7 +30,7 @@ def looks_up_views(sheet: Sheet) -> None:
     sheet.expect(off <= 1e-3, f"losses with cached views differ by {off:.1e}")
     work = at_work(known, sheet.device)
     sheet.expect(isinstance(work.trainer.teachers, CachedTeachers), "the teachers look nothing up")
-    copies = [kernel for kernel in list_kernels(work) if "HtoD" in kernel or "DtoH" in kernel]
+    copies = [kernel for kernel in list_kernels(sheet, work) if "HtoD" in kernel or "DtoH" in kernel]
     sheet.note(copies=len(copies))
     sheet.expect(not copies, f"a step copies: {', '.join(sorted(set(copies)))}")
     batches = work.batches()
