@@ -43,7 +43,7 @@ def compiled_calls(work: Work) -> int:
 def records_graphs(sheet: Sheet) -> None:
     """Check 8: steps of combined in two parts, with a mean of the weights, as CUDA graphs and eagerly."""
     steps = 6 if sheet.small else 60
-    recipe = {"accumulate": 2, "average": "ema", "lr": 0.01}
+    recipe = {"accumulate": 2, "average": "ema", "lr": 0.003}
     data, method = digits(sheet.device), with_labels("combined")
     expected = prepare(data, method, build=few_layers, **recipe).losses(steps)
     graphs = mock.patch.object(CUDAGraphNode, "__init__", autospec=True, side_effect=CUDAGraphNode.__init__)
