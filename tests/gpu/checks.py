@@ -24,7 +24,7 @@ class Check:
 
 # The long ones begin first.
 CHECKS = (
-    Check(8, "CUDA graphs: 60 steps of combined as eagerly, few graphs", "compiling:records_graphs", 150),
+    Check(8, "CUDA graphs: steps of combined as eagerly, few graphs", "compiling:replays_graphs", 150),
     Check(7, "torch.compile: kd after combined in one process, compiled", "compiling:compiles_run_after_run", 150),
     Check(12, "sweep.pack=4 gives the students of sweep.pack=1", "runs:packs", 120),
     Check(1, "no step of any method and options waits for the device", "steps:never_waits", 120),

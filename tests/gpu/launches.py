@@ -35,7 +35,8 @@ def launches_as_counted(sheet: Sheet) -> None:
     for precision in ("float32", "bfloat16"):
         for name in ALL if precision == "float32" else ("combined",):
             method = methods.load(name)()
-            work = prepare(data, method, "wrn10_1" if sheet.small else "wrn28_4", batch_size=batch, precision=precision)
+            model = "wrn10_1" if sheet.small else "wrn28_4"
+            work = prepare(data, method, model, batch_size=batch, precision=precision, capture=False)
             kernels = list_kernels(sheet, work)
             conversions = sum(bool(CONVERSION.search(kernel)) for kernel in kernels)
             told = name if precision == "float32" else f"{name} in {precision}"

@@ -100,7 +100,7 @@ def records_the_peak(sheet: Sheet) -> None:
 
 def peak_of_a_step(sheet: Sheet, model: str, batch: int) -> int:
     """The most bytes of tensors that a step of kd holds, once algorithms are chosen."""
-    work = prepare(digits(sheet.device), methods.load("kd")(), model, batch_size=batch)
+    work = prepare(digits(sheet.device), methods.load("kd")(), model, batch_size=batch, capture=False)
     work.losses(2)
     if sheet.device.type != "cuda":
         return live_bytes(sheet.device)

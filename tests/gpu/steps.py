@@ -14,10 +14,12 @@ import methods
 from harness.config.options import CHOICES, DATA
 from harness.training.data import Dataset
 from harness.training.data.changes import image_changes
+from methods.perturbation import Perturbed
 from tests.gpu.sheet import Sheet
 from tests.gpu.work import Work, digits, prepare, with_labels
 
 ALL = (*methods.BASELINES, *methods.VARIANTS)
+LR = 0.01  # at larger ones a rounding has grown to 1e-4 after ten steps
 # Each method is tried with each of these, and with options of its own.
 RECIPES: dict[str, dict[str, Any]] = {
     **{f"precision={name}": {"precision": name} for name in CHOICES["precision"]},
@@ -43,16 +45,18 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 
 
 def trials(data: Dataset) -> Iterator[tuple[str, Work]]:
-    """Every method with every option, by name, at step 0."""
+    """Every method with every option, by name, at step 0; the last one of each method is replayed as a CUDA graph."""
     for name in ALL:
         cls = methods.load(name)
         for told, recipe in RECIPES.items():
-            yield f"{name} {told}", prepare(data, cls(), **recipe)
+            yield f"{name} {told}", prepare(data, cls(), capture=False, **recipe)
         for told, options in CHANGES.items():
             changes = image_changes(asdict(DATA["digits"]) | options, data)
-            yield f"{name} {told}", prepare(data, cls(), changes=changes)
+            yield f"{name} {told}", prepare(data, cls(), capture=False, changes=changes)
         for options in OPTIONS.get(name, []):
-            yield f"{name} {options}", prepare(data, cls(**options))
+            yield f"{name} {options}", prepare(data, cls(**options), capture=False)
+        one_kind = {"pair": [0, 1]} if issubclass(cls, Perturbed) else {}
+        yield f"{name} captured", prepare(data, cls(**one_kind), capture=True)
 
 
 def never_waits(sheet: Sheet) -> None:
@@ -60,7 +64,8 @@ def never_waits(sheet: Sheet) -> None:
     data, tried, waiting = digits(sheet.device), 0, {}
     for name, work in trials(data):
         batches = work.batches()
-        work.step(next(batches))  # an epoch's draws are sent, algorithms chosen
+        for _ in range(2):
+            work.step(next(batches))  # an epoch's draws are sent, algorithms chosen, graphs captured
         try:
             with no_waits(sheet.device):
                 for _ in range(2):
@@ -102,13 +107,14 @@ def computes_as_the_cpu(sheet: Sheet) -> None:
     worst = {}
     for name in ALL:
         here, there = (
-            prepare(digits(device), with_labels(name)).losses(10) for device in (sheet.device, torch.device("cpu"))
+            prepare(digits(device), with_labels(name), lr=LR).losses(10)
+            for device in (sheet.device, torch.device("cpu"))
         )
         worst[name] = distance(here, there)
         sheet.note(**{name: worst[name]})
         sheet.expect(worst[name] <= 1e-4, f"{name}: losses differ by {worst[name]:.1e} from the CPU's")
     if "tf32" in CHOICES["precision"]:
-        work = prepare(digits(sheet.device), with_labels("combined"), precision="tf32")
+        work = prepare(digits(sheet.device), with_labels("combined"), precision="tf32", lr=LR)
         sheet.note(combined_in_tf32=distance(work.losses(10), there))
 
 
