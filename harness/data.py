@@ -10,7 +10,6 @@ import sys
 import time
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 

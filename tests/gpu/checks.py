@@ -29,7 +29,7 @@ CHECKS = (
     Check(12, "sweep.pack=4 gives the students of sweep.pack=1", "runs:packs", 120),
     Check(1, "no step of any method and options waits for the device", "steps:never_waits", 120),
     Check(3, "deterministic=true: stopped and resumed, bit for bit", "resuming:repeats_itself", 120),
-    Check(9, "no layout conversions beyond the stem; launches as counted", "launches:launches_as_counted", 120),
+    Check(9, "no layout conversions beyond the stem; launches as counted", "kernels:launches_as_counted", 120),
     Check(15, "CUDA_VISIBLE_DEVICES as a UUID and -1; workers do not show", "runs:chooses_its_device", 90),
     Check(13, "a network trained on the GPU is deployed on a CPU", "runs:deploys_on_a_cpu", 90),
     Check(14, "cached views: same targets, no copy in a step, a way out", "views:looks_up_views", 90),

@@ -14,7 +14,7 @@ from harness.run.views import CachedTeachers
 from harness.runtime.console import Console
 from harness.store.history import read_history
 from harness.store.identity import run_directory
-from tests.gpu.launches import list_kernels
+from tests.gpu.kernels import list_kernels
 from tests.gpu.sheet import Sheet
 from tests.gpu.steps import distance, no_waits
 from tests.gpu.work import Work, prepare

@@ -9,21 +9,12 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import methods
+from tests import launches
 from tests.gpu.sheet import Sheet
 from tests.gpu.steps import ALL
 from tests.gpu.work import Work, noise, prepare
 
 CONVERSION = re.compile("nchwToNhwc|nhwcToNchw", re.IGNORECASE)  # cuDNN's kernels that change a layout
-# Operators of a step that run a kernel, by a review (see tests of launches on the pretended GPU).
-COUNTED = {
-    "supervised": 251,
-    "kd": 359,
-    "ensemble_kd": 642,
-    "weight_averaging": 1366,
-    "perturbation": 955,
-    "combined": 2212,
-}
-COUNTED["combined in bfloat16"] = 2719
 STEM = 4  # conversions of images and weights of three channels, for each pass of a network
 MORE = 1.15  # kernels, for each operator that was counted
 
@@ -31,6 +22,7 @@ MORE = 1.15  # kernels, for each operator that was counted
 def launches_as_counted(sheet: Sheet) -> None:
     """Check 9: a step of every method on WRN-28-4: kernels that change a layout, and how many kernels there are."""
     batch = 4 if sheet.small else 128
+    _, stored = launches.read()
     data = noise(sheet.device, 8 if sheet.small else 32, 4 * batch)
     for precision in ("float32", "bfloat16"):
         for name in ALL if precision == "float32" else ("combined",):
@@ -44,7 +36,7 @@ def launches_as_counted(sheet: Sheet) -> None:
             if sheet.on_gpu:
                 most = STEM * method.passes(4)
                 sheet.expect(conversions <= most, f"{told}: {conversions} conversions of layouts, not at most {most}")
-                counted = COUNTED[told]
+                counted = stored[f"wrn28_4 {name} {precision}"].total()
                 sheet.expect(
                     len(kernels) <= MORE * counted,
                     f"{told}: {len(kernels)} launches, though it has {counted} operators",
