@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from importlib import import_module
 from pathlib import Path
@@ -83,7 +84,15 @@ def last_line(log: Path) -> str:
     return lines[-1][:500] if lines else "it said nothing"
 
 
+def end_with(parent: int) -> None:
+    """End this process and what it has started when the one that started it is gone, however that was ended."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
 def main(body: str, folder: str, device: str, *options: str) -> None:
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     module, _, name = body.partition(":")
     chosen = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device(device)
     sheet = Sheet(chosen, Path(folder), small="small" in options)

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.gpu.checks import CHECKS, Check
+from tests.gpu.child import ROOT
 from tests.gpu.crew import PAGE, Crew
-from tests.gpu.sheet import Sheet
+from tests.gpu.sheet import Sheet, read_sheet
 
 pytestmark = pytest.mark.slow
 
@@ -85,10 +87,41 @@ def test_a_check_that_fails_dies_or_hangs_takes_no_other_with_it(ended):
     assert held == {"found": 1.5, "device": "cpu"}
 
 
+def is_alive(process: int) -> bool:
+    state = Path(f"/proc/{process}/stat")
+    return state.exists() and state.read_text().split()[2] != "Z"
+
+
 def test_what_a_check_started_ends_with_it(ended):
     (hung, *_), _ = ended
-    state = Path(f"/proc/{hung.measured['child']}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    assert not is_alive(hung.measured["child"])
+
+
+LEAD = """
+import sys
+from pathlib import Path
+from tests.gpu.test_crew import named
+from tests.gpu.child import start_check
+start_check(named(1, "hangs", limit_s=600.0), Path(sys.argv[1]), "cpu")
+"""
+
+
+def test_checks_end_with_those_who_asked_for_them(tmp_path):
+    lead = subprocess.Popen([sys.executable, "-c", LEAD, str(tmp_path / "check")], cwd=ROOT)
+    try:
+        wait_until(lambda: "child" in read_sheet(tmp_path / "check")["measured"])
+    finally:
+        lead.kill()
+        lead.wait()
+    child = read_sheet(tmp_path / "check")["measured"]["child"]
+    wait_until(lambda: not is_alive(child))
+
+
+def wait_until(holds: Callable[[], bool], most_s: float = 120) -> None:
+    deadline = time.monotonic() + most_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_the_page_has_a_line_for_each(ended):
