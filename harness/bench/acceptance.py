@@ -18,7 +18,7 @@ from typing import Any
 from harness.bench import page
 from harness.bench.parts import LARGE, MACHINE, SMALL, Part, plan
 from harness.runtime.console import Console, duration
-from harness.runtime.interruption import StopRequest
+from harness.runtime.interruption import Stop, StopRequest
 from harness.store.files import Damaged, read_json, read_json_lines, write_atomically, write_json
 from harness.store.provenance import ROOT
 from harness.store.record import RECORD, read_record
@@ -53,7 +53,7 @@ class Acceptance:
         self.console.say(f"{self.folder / 'acceptance.md'}")
         return 0 if all(part["status"] == "done" for part in self.found) and not stop() else 2
 
-    def take(self, part: Part, due: float, stop: StopRequest) -> Any:
+    def take(self, part: Part, due: float, stop: Stop) -> Any:
         """Run a part until `due` at the latest, and write the page; returns its result, or None."""
         self.console.say(f"{part.title}: at most {duration(max(0.0, due - time.monotonic()))}")
         start = time.monotonic()
@@ -67,8 +67,10 @@ class Acceptance:
         write_atomically(self.folder / "acceptance.md", page.render(report))
         return about["result"]
 
-    def execute(self, part: Part, due: float, stop: StopRequest) -> tuple[str, str | None]:
+    def execute(self, part: Part, due: float, stop: Stop) -> tuple[str, str | None]:
         """A part's process from begin to end; how it ended (done, cut, failed), and why."""
+        if time.monotonic() >= due:
+            return "cut", "no time was left for it"
         command = [sys.executable, *(word.replace("{folder}", str(self.folder)) for word in part.command)]
         extra = {name: value.replace("{folder}", str(self.folder)) for name, value in part.environment.items()}
         if self.small:
@@ -91,7 +93,7 @@ class Acceptance:
             finally:
                 end(process)
         if not ended:
-            return "cut", "stopped" if stop() else "its time was over"
+            return "cut", f"{'stopped' if stop() else 'its time was over'}; the last it said: {last_line(log)}"
         if process.returncode in part.fine:
             return "done", None
         return "failed", f"exit code {process.returncode}: {last_line(log)}"

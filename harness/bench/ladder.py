@@ -29,7 +29,7 @@ from harness.bench.rungs import LADDER
 from harness.bench.subjects import Options, Subject, make_subjects
 from harness.bench.trace import trace
 from harness.config import ConfigError
-from harness.runtime.console import Console
+from harness.runtime.console import Console, duration
 from harness.training import compilation
 from harness.training.device import choose_device
 
@@ -72,7 +72,7 @@ def measure(options: Options, with_naive: bool, folder: Path | None, console: Co
         torch.set_num_threads(options.threads)
     subjects = make_subjects(options, with_naive, device)
     with watch_compilations() as compilations:
-        found = {subject.name: prepare(subject, device, compilations) for subject in subjects}
+        found = {subject.name: prepare(subject, device, compilations, console) for subject in subjects}
         peak = measure_peak(device, options.precision)
         compilations.take()
         take_turns(subjects, options, device, console)
@@ -95,13 +95,16 @@ def measure(options: Options, with_naive: bool, folder: Path | None, console: Co
     }
 
 
-def prepare(subject: Subject, device: torch.device, compilations: Compilations) -> dict[str, float]:
+def prepare(subject: Subject, device: torch.device, compilations: Compilations, console: Console) -> dict[str, float]:
     """Warm a subject up, and find out what needs no clock."""
     graphs, start = graphs_memory(device), time.perf_counter()
     warm_up(subject, compilations)
     synchronise(device)
+    seconds = time.perf_counter() - start
+    if seconds > 5:
+        console.say(f"{subject.name}: warm after {duration(seconds)}")
     return {
-        "warm_up_s": time.perf_counter() - start,
+        "warm_up_s": seconds,
         "graphs": graphs_memory(device) - graphs,
         "memory": measure_memory(subject, device),
         "flops": count_flops(subject),

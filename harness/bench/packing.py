@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,13 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.runtime.interruption import StopRequest
 from harness.store.files import write_json
 
 COUNTS = (1, 2, 4, 8)
 WINDOW_S = 2.0
 RUN = 30 * 50_000  # images of a run whose rate an hour is given: the epochs of train=short, the images of CIFAR
 CONTROL = "nvidia-cuda-mps-control"
+ANSWER_S = 6.0  # that it may take to answer
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,12 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
     if given.mps and not shutil.which(CONTROL):
         print(f"there is no {CONTROL} on this machine: nothing to compare")
         return 0
-    with StopRequest() as stop, mps() if given.mps else contextlib.nullcontext({}) as environment:
-        compare(given, found, environment, stop)
+    with mps() if given.mps else contextlib.nullcontext({}) as environment:
+        compare(given, found, environment)
     return 0
 
 
-def compare(given: argparse.Namespace, found: dict[str, Any], environment: dict[str, str], stop: StopRequest) -> None:
+def compare(given: argparse.Namespace, found: dict[str, Any], environment: dict[str, str]) -> None:
     """Every count of processes in turn; what is found goes to the file."""
     command = [sys.executable, "-m", "harness.bench.packing", "-", *given.options]
     with contextlib.ExitStack() as stack:
@@ -68,8 +69,6 @@ def compare(given: argparse.Namespace, found: dict[str, Any], environment: dict[
             hear(worker)  # that it is ready
         found["served_by_mps"] = given.mps and has_server(environment)
         for count in COUNTS:
-            if stop():
-                break
             for worker in workers[:count]:
                 print(WINDOW_S, file=worker.stdin, flush=True)
             rate = sum(float(hear(worker)) for worker in workers[:count])
@@ -112,35 +111,38 @@ def work(arguments: list[str]) -> None:
 @contextlib.contextmanager
 def mps() -> Iterator[dict[str, str]]:
     """A daemon of MPS in a place of its own; yields what makes a process its client. The card's settings stay as they are."""
-    with tempfile.TemporaryDirectory(prefix="mps-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mps-", ignore_cleanup_errors=True) as folder:
         environment = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        control([CONTROL, "-d"], environment)
+        # Without pipes: the daemon would keep them open.
+        subprocess.run(
+            [CONTROL, "-d"], env={**os.environ, **environment}, stdin=subprocess.DEVNULL, timeout=ANSWER_S, check=True
+        )
         try:
             yield environment
         finally:
-            control([CONTROL], environment, "quit\n")
+            tell("quit", environment)
 
 
-def control(command: list[str], environment: dict[str, str], said: str = "") -> str:
-    """What the daemon answers. Raises RuntimeError where it does not."""
+def tell(command: str, environment: dict[str, str]) -> str:
+    """A command to the daemon; returns its answer. Raises RuntimeError where there is none."""
+    settings: dict[str, Any] = {
+        "env": {**os.environ, **environment},
+        "capture_output": True,
+        "text": True,
+        "check": True,
+    }
     try:
-        return subprocess.run(
-            command,
-            env={**os.environ, **environment},
-            input=said,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        ).stdout
+        return subprocess.run([CONTROL], input=f"{command}\n", timeout=ANSWER_S, **settings).stdout
     except subprocess.SubprocessError as error:
-        raise RuntimeError(f"MPS: {' '.join(command)} {said.strip()}: {error}") from error
+        raise RuntimeError(f"MPS does not answer to {command}: {error}") from error
 
 
 def has_server(environment: dict[str, str]) -> bool:
     """Whether the daemon serves anybody: processes that cannot reach it would train without it."""
-    return bool(control([CONTROL], environment, "get_server_list\n").strip())
+    return bool(tell("get_server_list", environment).strip())
 
 
 if __name__ == "__main__":
+    # At once, from wherever it waits: the processes and the daemon must end first.
+    signal.signal(signal.SIGTERM, lambda *about: sys.exit(130))
     sys.exit(main())

@@ -20,33 +20,41 @@ class Part:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the parts are: options of harness.bench, of its packing, and of a sweep."""
+    """How large the parts are: options of harness.bench and of its packing, each with seconds; and of a sweep.
 
-    patience: float  # times the seconds of a part
-    ladder: str
-    batches: dict[int, str]  # batch size -> options of its ladder
-    compiled: str  # further options of compiled rungs: compiling takes a minute a method
-    rungs: str  # compiled ones
+    Compiling takes a minute a method, so that few are compiled; what fits into the time comes first.
+    """
+
+    patience: float  # times the seconds of each part
+    network: str  # of all ladders
+    ladders: tuple[tuple[float, str], ...]
+    last: tuple[float, str]  # one more ladder, for the time that is left in the end
     packing: str
     sweep: dict[str, str]
 
 
 LARGE = Sizes(
     patience=1,
-    ladder="model=wrn28_4 device=cuda",
-    batches={128: "rounds=5 steps=5", 512: "rounds=3 steps=3"},
-    compiled="methods=supervised,combined",
-    rungs="4,5",
+    network="model=wrn28_4 device=cuda",
+    ladders=(
+        (45, "batch=128 rounds=4 steps=4 --rungs 1,2,3 --naive"),
+        (35, "batch=512 rounds=3 steps=3 --rungs 1,2,3 --naive methods=supervised,combined"),
+        (70, "batch=128 rounds=5 steps=5 --rungs 5 methods=supervised,combined"),
+    ),
+    last=(0, "batch=512 rounds=3 steps=3 --rungs 4,5 methods=supervised,combined"),
     packing="model=preresnet20 batch=128 methods=kd precision=tf32 device=cuda",
     sweep={"model": "preresnet20", "train": "short", "sweep.pack": "5"},
 )
 # A rehearsal on a CPU, of a machine that may be busy.
 SMALL = Sizes(
     patience=10,
-    ladder="model=preresnet8 size=8 classes=3 teachers=2 methods=supervised,combined device=cpu threads=1",
-    batches={4: "rounds=2", 8: "rounds=2"},
-    compiled="methods=supervised",
-    rungs="4",
+    network="model=preresnet8 size=8 classes=3 teachers=2 rounds=2 device=cpu threads=1",
+    ladders=(
+        (45, "batch=4 --rungs 1,2,3 --naive methods=supervised,combined"),
+        (35, "batch=8 --rungs 1,2,3 --naive methods=combined"),
+        (70, "batch=4 --rungs 4 methods=supervised"),
+    ),
+    last=(50, "batch=8 --rungs 4 methods=supervised"),
     packing="model=preresnet8 size=8 classes=3 teachers=2 batch=4 methods=kd device=cpu",
     sweep={"train": "smoke", "teachers.size": "2", "device": "cpu", "threads": "1", "sweep.pack": "2"},
 )
@@ -55,17 +63,13 @@ MACHINE = Part("machine", "the machine", 25, ["-m", "harness.bench.machine", "{f
 
 def plan(sizes: Sizes, sweep: list[str]) -> list[Part]:
     """What comes after the machine, in this order; `sweep` are options of the sweep, before those of its size."""
-    eager, compiled = (30, 45), (38, 38)
     return [
         check(195),
-        *(climb("eager", batch, sizes, "1,2,3", "--naive", s) for batch, s in zip(sizes.batches, eager, strict=True)),
-        *(
-            climb("compiled", batch, sizes, sizes.rungs, sizes.compiled, s)
-            for batch, s in zip(sizes.batches, compiled, strict=True)
-        ),
+        *(climb(f"ladder_{k + 1}", sizes, *ladder) for k, ladder in enumerate(sizes.ladders)),
         pack("packing", "runs beside each other", sizes, 28),
         pack("packing_mps", "runs beside each other, with MPS", sizes, 30, "--mps"),
         study(sizes, sweep, 50),
+        climb("ladder_last", sizes, *sizes.last),
     ]
 
 
@@ -76,12 +80,10 @@ def check(seconds: float) -> Part:
     return Part("checks", "checks", seconds, command.split(), "checks.jsonl", page, fine=(0, 1))
 
 
-def climb(kind: str, batch: int, sizes: Sizes, rungs: str, further: str, seconds: float) -> Part:
-    """Rungs of the ladder at a batch size."""
-    name = f"ladder_{kind}_{batch}"
-    command = f"-m harness.bench --ladder --rungs {rungs} {sizes.ladder} batch={batch} {sizes.batches[batch]} {further}"
-    output = ["--output", f"{{folder}}/{name}.json"]
-    return Part(name, f"ladder at B = {batch}, {kind}", seconds, [*command.split(), *output], f"{name}.json")
+def climb(name: str, sizes: Sizes, seconds: float, options: str) -> Part:
+    """Rungs of the ladder."""
+    command = f"-m harness.bench --ladder --output {{folder}}/{name}.json {sizes.network} {options}"
+    return Part(name, f"ladder: {options}", seconds, command.split(), f"{name}.json")
 
 
 def pack(name: str, title: str, sizes: Sizes, seconds: float, *flags: str) -> Part:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,27 @@ def test_what_one_part_does_is_nothing_to_the_others(tmp_path, monkeypatch):
     )
     assert status == 2
     found = {part["name"]: part for part in report["parts"]}
-    assert list(found) == ["machine", "dies", "hangs", "damages", "ends"]
+    assert list(found) == ["machine", "dies", "damages", "ends", "is late"]
     assert found["dies"]["status"] == "failed" and found["dies"]["why"] == "exit code -6: goodbye"
-    assert found["hangs"]["status"] == "cut" and found["hangs"]["why"] == "its time was over"
+    assert (
+        found["hangs"]["status"] == "cut"
+        and found["hangs"]["why"] == "its time was over; the last it said: it said nothing"
+    )
     assert found["dies"]["result"] == found["ends"]["result"] == {"half": 1}
     assert "damaged" in found["damages"]["result"]
     assert found["ends"]["status"] == "done"
+    assert found["is late"]["status"] == "cut" and found["is late"]["why"] == "no time was left for it"
+
+
+def test_a_part_that_hangs_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(acceptance, "GRACE_S", 1.0)
+    code = "import signal, time; signal.signal(15, print); print('deaf', flush=True); open('{folder}/deaf', 'w'); time.sleep(1e6)"
+    head = Acceptance(tmp_path, [], small=False)
+    late = time.monotonic() + QUICK
+    status, why = head.execute(python("hangs", code), late, (tmp_path / "deaf").exists)
+    assert (status, why) == ("cut", "stopped; the last it said: deaf")
+    status, why = head.execute(python("sleeps", "import time; time.sleep(1e6)"), time.monotonic() + 1, lambda: False)
+    assert (status, why) == ("cut", "its time was over; the last it said: it said nothing")
 
 
 def test_all_that_a_part_started_ends_with_it(tmp_path, monkeypatch):
@@ -90,7 +106,7 @@ def test_the_page_is_there_after_each_part_and_when_it_is_stopped(tmp_path):
         finally:
             head.kill()
     assert "| waits | cut |" in page.read_text() and "never" not in page.read_text()
-    assert json.loads((tmp_path / "acceptance.json").read_text())["parts"][1]["why"] == "stopped"
+    assert json.loads((tmp_path / "acceptance.json").read_text())["parts"][1]["why"].startswith("stopped; ")
 
 
 def test_a_folder_is_used_once(tmp_path, capsys):
@@ -104,7 +120,7 @@ def test_the_plan_for_a_gpu_takes_eight_minutes_at_most():
     assert sum(part.seconds for part in parts) <= 480
     assert len({part.name for part in parts}) == len({part.output for part in parts}) == len(parts)
     assert "device=cpu" not in " ".join(word for part in parts for word in part.command)
-    sweep = plan(LARGE, ["data=folder", "train=paper"])[-1].command
+    (sweep,) = (part.command for part in plan(LARGE, ["data=folder", "train=paper"]) if part.name == "sweep")
     assert "data=folder" in sweep and "train=paper" in sweep and "train=short" not in sweep
 
 
@@ -116,12 +132,13 @@ def test_a_rehearsal_of_the_whole(tmp_path, capsys):
     found = {part["name"]: part for part in report["parts"]}
     assert status == 0, {name: (part["why"], logs[f"{name}.log"]) for name, part in found.items() if part["why"]}
     assert list(found) == ["machine", *(part.name for part in plan(SMALL, []))]
-    eager = found["ladder_eager_8"]["result"]
+    eager = found["ladder_2"]["result"]
     assert list(eager) == ["eager TF32", "+ channels_last", "+ bfloat16"]
     assert [row["method"] for row in eager["eager TF32"]["methods"]] == ["supervised", "combined", "combined (naive)"]
     assert [row["method"] for row in eager["+ channels_last"]["methods"]][:2] == ["supervised", "combined"]
-    assert list(found["ladder_compiled_4"]["result"]) == ["+ compiled"]
+    assert list(found["ladder_3"]["result"]) == ["+ compiled"]
     assert [cell["processes"] for cell in found["packing"]["result"]["cells"]] == [1, 2, 4, 8]
+    assert found["packing_mps"]["result"]["cells"] == [] or found["packing_mps"]["result"]["served_by_mps"]
     runs = [run["run"] for run in found["sweep"]["result"]]
     assert len(runs) == 2 + 5 and all(run["status"] == "done" for run in found["sweep"]["result"])
     page = (tmp_path / "acceptance.md").read_text()
