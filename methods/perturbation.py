@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -34,9 +35,13 @@ class Perturbed:
         pairs = 2 if self.student_term else 1
         return (2 if self.keep_clean else 1) * super().passes(members) + 3 * pairs
 
+    def choice(self, members, generator):
+        """The ordered pair of this step."""
+        return tuple(self.pair) if self.pair else draw_pair(members, generator)
+
     def inputs(self, images, labels, teachers, student, generator):
         # The pair comes first: only its two members run, only one of them backwards.
-        i, j = self.pair or draw_pair(len(teachers), generator)
+        i, j = self.choice(len(teachers), generator)
         check(max(i, j) < len(teachers), f"method.pair={[i, j]} names a member that {len(teachers)} teachers lack")
         student_member = student.member if self.student_term else None
         perturbed = ascend(images, disagreement(i, j, teachers.member, student_member), self.step)
@@ -48,6 +53,8 @@ class Perturbed:
 @dataclass
 class Perturbation(Perturbed, EnsembleKD):
     """A plain student matches the averaged teachers on TDiv inputs."""
+
+    capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

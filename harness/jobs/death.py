@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def of_job(job: str, end: queue.Ending, log: str | None) -> Death:
 def of_process(code: int | None, log: str | None, slurm: dict[str, Any] | None = None) -> Death:
     """The death of a run's process by its exit code, None where nobody saw it end."""
     said = "is gone" if code is None else f"died by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    if code == -signal.SIGKILL:
+        said += ", as where the host's memory runs out (sweep.pack and data.workers decide how much is needed)"
     return Death(f"its process {said}{queue.last_words(Path(log) if log else None)}", log, None, slurm)
 
 

@@ -24,6 +24,7 @@ from harness.evaluation.predictions import check_predictions, labels_of, predict
 from harness.run.bank import Bank, await_teacher
 from harness.run.checkpoint import Checkpoints
 from harness.run.data import changed, load_images
+from harness.run.device_errors import explained, giving_back
 from harness.run.folder import check_folders, finished, has_leftovers, make_writable, read_or_set_aside, tidy
 from harness.run.log import RunLog
 from harness.run.network import read_network, write_network
@@ -74,7 +75,7 @@ def execute(
     device = choose_device(config["device"])
     arithmetic.prepare(config["deterministic"])
     make_writable(directory, "bank" if is_teacher(config) and config["bank"] else "runs")
-    with Claim(directory) as claim:
+    with Claim(directory) as claim, giving_back(device):
         tidy(directory)
         if force:
             set_aside(directory, anew=True)
@@ -117,7 +118,9 @@ class Run:
         self.fingerprint: str | None = None  # of the data, once they are loaded
         self.bank: Bank | None = None  # once its teachers are there
         self.teachers: Teachers | None = None
-        self.compiled: dict[str, Any] | None = None  # what torch.compile made of it, once it is trained
+        # What torch.compile and CUDA graphs made of it, once it is trained.
+        self.compiled: dict[str, Any] | None = None
+        self.captured: dict[str, Any] | None = None
         provenance.code(), provenance.revision()  # now: the files may change while the run goes on
 
     def execute(self) -> Record:
@@ -141,6 +144,7 @@ class Run:
             record["provenance"]["ended"] = timestamp(time.time())
             record = write_record(self.directory, record)
         except Exception as error:
+            error = explained(error, self.config)
             self.claim.check()  # whatever went wrong, the files of a new owner are left alone
             if trained:  # what it knew before is not lost
                 put_back_trained(self.directory)
@@ -148,7 +152,7 @@ class Run:
             self.log.write(traceback.format_exc() if status == "failed" else f"{status}: {error}")
             if not trained:
                 write_record(self.directory, self.record(status, error))
-            raise
+            raise error
         finally:
             self.log.close()
         clean_up(self.directory)
@@ -170,6 +174,7 @@ class Run:
         trainer.run(training)
         mode = self.config["train"]["compile"]
         self.compiled = compilation.describe(mode)
+        self.captured = trainer.capture.describe() if trainer.capture else None
         with compilation.uncompiled(mode):
             return self.evaluate(trainer, training)
 
@@ -281,6 +286,7 @@ class Run:
             "teachers": self.bank.names if self.bank else [],
             "teacher_views": isinstance(self.teachers, CachedTeachers),
             "compiled": self.compiled,
+            "captured": self.captured,
             "data": self.fingerprint,
         }
         return record

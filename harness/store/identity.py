@@ -12,7 +12,15 @@ from typing import Any
 # are asked of a student's members, which are gone once they are merged: that needs another run.)
 INCIDENTAL = (
     *("runs", "bank", "device", "deterministic", "threads", "force", "fail_fast", "harness", "sweep", "study"),
-    *("data.root", "data.download", "data.workers", "train.checkpoint_every", "evaluate.shift", "evaluate.ood"),
+    *(
+        "data.root",
+        "data.download",
+        "data.workers",
+        "train.checkpoint_every",
+        "train.capture",
+        "evaluate.shift",
+        "evaluate.ood",
+    ),
 )
 
 

@@ -79,6 +79,7 @@ SCHEMA = {
         "threads": "int",
         "gpu": "None, or {cuda, cudnn, driver, deterministic, visible}",
         "compiled": "None, or {mode, graphs, not_compiled: {reason: count}, not_captured}, of torch.compile",
+        "captured": "None, or {graphs, failure}: steps captured as CUDA graphs, and why none were",
         "slurm": "None, or {job_id, array_job_id, array_task_id, node, restarts}",
         "command": "the command line",
         "started": "ISO 8601, UTC",

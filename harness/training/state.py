@@ -61,8 +61,7 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state, of whatever device it was saved on; its tensors are on the CPU."""
         self.student.load_state_dict(state["student"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        lay_out(self.optimiser)
+        load_optimiser(self.optimiser, state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.rates, self.peak_bytes = state["rates"], state["peak_bytes"]
         self.best = Best(**state["best"])
@@ -75,12 +74,21 @@ class Training:
             torch.cuda.set_rng_state(state["device_random"], self.device)
 
 
-def lay_out(optimiser: torch.optim.Optimizer) -> None:
-    """Put an optimiser's state into the memory format of its parameters.
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimiser's state as `load_state_dict` does, into this device's form.
 
-    It keeps that of the device which saved it, and fused optimisers walk through both as they lie in memory.
+    That keeps the memory format of the device which saved it, while fused optimisers walk through parameters and state as
+    they lie in memory; and the learning rate is a number on a CPU, and a tensor on a GPU.
     """
-    for parameter, state in optimiser.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter).copy_(value)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    capturable = [group.get("capturable") for group in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    for group, rate, on_gpu in zip(optimiser.param_groups, rates, capturable, strict=True):
+        group["lr"] = rate
+        if on_gpu is not None:
+            group["capturable"] = on_gpu
+    for parameter, known in optimiser.state.items():
+        for name, value in known.items():
+            if isinstance(value, Tensor):
+                like = torch.empty_like(parameter) if value.shape == parameter.shape else value
+                known[name] = like.copy_(value).to(parameter.device)

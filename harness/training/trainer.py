@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from harness import streams
 from harness.config import ConfigError
 from harness.runtime.interruption import Interrupted, Stop
 from harness.training import arithmetic, compilation, optimisation
+from harness.training.capture import Capture, Inputs
 from harness.training.data import Dataset, train_batches
 from harness.training.data.batches import Batch
 from harness.training.data.changes import Change, ChangedBatches
@@ -72,6 +74,10 @@ class Trainer:
         chosen = on_gpu if wanted is None else wanted
         self.memory_format = torch.channels_last if chosen else torch.contiguous_format
         self.meter = Meter(self.device)
+        # torch.compile captures graphs of its own, where its mode says so.
+        wanted = self.recipe["capture"] and self.recipe["compile"] is None and on_gpu and is_capturable(self.method)
+        self.capture = Capture() if wanted else None
+        self.kinds: set[tuple] = set()  # of steps that were taken
         compilation.begin(self.recipe["compile"])
         for network in self.teachers.networks:
             network.to(memory_format=self.memory_format)
@@ -86,7 +92,7 @@ class Trainer:
         student = self.method.student(network, members, streams.generator(self.seed, "factors"))
         groups = self.method.parameter_groups(student, self.recipe["weight_decay"])
         optimiser = optimisation.build_optimiser(
-            groups, self.recipe["optimiser"], self.recipe["momentum"], self.recipe["nesterov"]
+            groups, self.recipe["optimiser"], self.recipe["momentum"], self.recipe["nesterov"], self.device
         )
         torch.manual_seed(streams.derive(self.seed, "layers"))  # for networks whose layers draw, such as dropout
         average = RunningMean(student) if self.recipe["average"] == "ema" else None
@@ -150,21 +156,12 @@ class Trainer:
 
     def take_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
         """One update; returns the loss and its parts, on the device."""
-        self.mark()
         optimisation.set_learning_rate(training.optimiser, self.rate(training.step))
-        labels = batch.labels
-        if self.recipe["label_smoothing"]:
-            labels = self.smooth(labels)
-        count = self.recipe["accumulate"]
-        means: dict[str, Tensor] = {}
-        views = [None] * count if batch.views is None else batch.views.chunk(count)
-        images = batch.images.contiguous(memory_format=self.memory_format)
-        for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), views, strict=True)):
-            parts = self.backward(training, *rows, k)
-            for name, value in parts.items():
-                means[name] = value if k == 0 else means[name] + value
-        training.optimiser.step()
-        training.optimiser.zero_grad(set_to_none=True)
+        inputs = (batch.images, batch.labels, batch.views)
+        if self.capture is None:
+            means = self.update(training, self.draws(training.step), *inputs)
+        else:
+            means = self.replay(self.capture, training, inputs)
         if self.recipe["average"] == "ema":
             # Early on the mean runs over the steps that there are, not over the initial weights.
             decay = min(self.recipe["ema_decay"], (1 + training.step) / (10 + training.step))
@@ -172,12 +169,58 @@ class Trainer:
         training.step += 1
         return means
 
-    def backward(
-        self, training: Training, images: Tensor, labels: Tensor, views: Tensor | None, k: int
+    def replay(self, capture: Capture, training: Training, inputs: Inputs) -> dict[str, Tensor]:
+        """An update whose work on the device may be captured: it depends on its inputs and on the method's choice."""
+        draws, used = self.draws(training.step), self.draws(training.step)
+        kind = tuple(self.method.choice(len(self.teachers), generator) for generator in draws)
+        first = kind not in self.kinds
+        means = capture(kind, functools.partial(self.update, training, used), inputs)
+        if first:
+            self.kinds.add(kind)
+            if any(not torch.equal(a.get_state(), b.get_state()) for a, b in zip(draws, used, strict=True)):
+                raise TypeError(
+                    f"{type(self.method).__name__}.inputs draws other numbers than its `choice`: its steps cannot be "
+                    "captured, so it must not say `capturable = True`"
+                )
+        return means
+
+    def draws(self, step: int) -> list[torch.Generator]:
+        """What the method draws from in a step, for every part of its batch."""
+        parts = range(self.recipe["accumulate"])
+        return [streams.generator(self.seed, "perturbation", step, *([k] if k else [])) for k in parts]
+
+    def update(
+        self,
+        training: Training,
+        draws: list[torch.Generator],
+        images: Tensor,
+        labels: Tensor,
+        views: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Add the gradients of part k of a batch; returns its share of the batch's mean loss and of its parts."""
+        """A step's work on the device: the gradients of a batch, and the optimiser's step; returns the loss and its
+        parts.
+        """
+        training.optimiser.zero_grad(set_to_none=True)  # what a step that failed may have left
+        self.mark()
+        if self.recipe["label_smoothing"]:
+            labels = self.smooth(labels)
+        count = len(draws)
+        means: dict[str, Tensor] = {}
+        chunks = [None] * count if views is None else views.chunk(count)
+        images = images.contiguous(memory_format=self.memory_format)
+        for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), chunks, draws, strict=True)):
+            parts = self.backward(training, *rows)
+            for name, value in parts.items():
+                means[name] = value if k == 0 else means[name] + value
+        training.optimiser.step()
+        training.optimiser.zero_grad(set_to_none=True)
+        return means
+
+    def backward(
+        self, training: Training, images: Tensor, labels: Tensor, views: Tensor | None, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Add the gradients of a part of a batch; returns its share of the batch's mean loss and of its parts."""
         student, count = training.student, self.recipe["accumulate"]
-        generator = streams.generator(self.seed, "perturbation", training.step, *([k] if k else []))
         self.teachers.expect(images, views)
         with self.autocast():
             images, labels = self.method.inputs(images, labels, self.teachers, student, generator)
@@ -244,6 +287,11 @@ class Trainer:
         if self.method.reestimate_bn or self.recipe["average"] == "swa":  # statistics are not linear in the weights
             reestimate_batch_norm(network, self.data.train)
         return network.eval()
+
+
+def is_capturable(method: Method) -> bool:
+    """Whether a method's own class says so: a subclass may change what a step does, and has to say it again."""
+    return vars(type(method)).get("capturable", False)
 
 
 def keep_in(dtype: torch.dtype, network: nn.Module) -> None:
