@@ -17,6 +17,7 @@ from harness.bench.machine import read_processor
 from harness.bench.measurement import (
     Compilations,
     count_flops,
+    count_graphs,
     graphs_memory,
     measure_memory,
     measure_peak,
@@ -25,7 +26,7 @@ from harness.bench.measurement import (
     warm_up,
     watch_compilations,
 )
-from harness.bench.rungs import LADDER
+from harness.bench.rungs import GPU_ONLY, LADDER
 from harness.bench.subjects import Options, Subject, make_subjects
 from harness.bench.trace import trace
 from harness.config import ConfigError
@@ -56,6 +57,7 @@ def describe(subject: Subject, plain: Subject, options: Options, found: dict[str
         "waits": found["waits"],
         "memory_bytes": found["memory"],
         "graphs_bytes": found["graphs"],
+        "captured": subject.trainer.capture and subject.trainer.capture.describe(),
         "warm_up_s": found["warm_up_s"],
         "flops": found["flops"],
         "flops_per_s": found["flops"] / seconds,
@@ -74,9 +76,9 @@ def measure(options: Options, with_naive: bool, folder: Path | None, console: Co
     with watch_compilations() as compilations:
         found = {subject.name: prepare(subject, device, compilations, console) for subject in subjects}
         peak = measure_peak(device, options.precision)
-        compilations.take()
+        before, compiled = count_graphs(compilations, subjects), compilation.describe(options.compile)
         take_turns(subjects, options, device, console)
-        compiled_late, compiled = compilations.take(), compilation.describe(options.compile)
+        late = count_graphs(compilations, subjects) - before
     peak = max(peak, measure_peak(device, options.precision))
     for subject in subjects:  # last, since a profiler's traces may outlast it
         path = folder and folder / f"{subject.name.replace(' ', '_')}.json"
@@ -90,7 +92,7 @@ def measure(options: Options, with_naive: bool, folder: Path | None, console: Co
         "python": platform.python_version(),
         "peak_flops_per_s": peak,
         "compilation": compiled,
-        "compiled_while_timed": compiled_late,  # graphs: whatever is not 0 is in the times
+        "compiled_while_timed": late,  # graphs, captured ones too: where it is not 0, that is in the times
         "methods": rows,
     }
 
@@ -128,9 +130,9 @@ def climb(
     on_cpu = choose_device(options.device).type == "cpu"
     for rung, changes in LADDER.items():
         options = options_of[rung] = replace(options, **changes)
-        if rung in rungs and not (rung == "+ CUDA graphs" and on_cpu):
+        if rung in rungs and not (rung in GPU_ONLY and on_cpu):
             console.say(rung)
-            place = folder and folder / rung.strip("+ ").replace(" ", "_")
+            place = folder and folder / rung.strip("+ ").replace(" ", "_").replace(",", "")
             results[rung] = measure(options, False, place, console)
             save(results)
     if with_naive:

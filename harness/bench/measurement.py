@@ -8,7 +8,7 @@ import gc
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from methods.perturbation import Perturbed
 
 PRODUCTS = {"cpu": 2048, "cuda": 8192}  # side of the square matrices whose product shows the device's peak
 # Of warming up: rounds over what a method may draw without anything new, after which nothing is expected to come, and
-# rounds after which one no longer waits for that. A CUDA graph is run once, then recorded, then replayed.
+# rounds after which one no longer waits for that. What becomes a CUDA graph is run once, then captured, then replayed.
 QUIET, MOST = 2, 8
 
 
@@ -46,17 +46,13 @@ def synchronise(device: torch.device) -> None:
 
 
 class Compilations:
-    """How many graphs were compiled, or recorded as CUDA graphs, since the count was asked for last."""
+    """How many graphs torch.compile made, or recorded as CUDA graphs."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def add(self, about: CallbackArgs) -> None:
         self.count += 1
-
-    def take(self) -> int:
-        count, self.count = self.count, 0
-        return count
 
 
 @contextmanager
@@ -69,25 +65,28 @@ def watch_compilations() -> Iterator[Compilations]:
         callback_handler.remove_start_callback(found.add)
 
 
-def warm_up(subject: Subject, compilations: Compilations) -> int:
-    """Take steps until nothing is allocated, timed, compiled or recorded for the first time any more, at most MOST rounds.
+def count_graphs(compilations: Compilations, subjects: Iterable[Subject]) -> int:
+    """Those that were compiled or recorded, and those that the subjects' trainers captured."""
+    captures = [subject.trainer.capture for subject in subjects]
+    return compilations.count + sum(len(capture.graphs) for capture in captures if capture)
 
-    Returns how many graphs the last round still compiled or recorded: 0, unless it was given up.
-    """
-    new = quiet = 0
+
+def warm_up(subject: Subject, compilations: Compilations) -> None:
+    """Take steps until nothing is allocated, timed, compiled or captured for the first time any more, at most MOST rounds."""
+    known, quiet = count_graphs(compilations, [subject]), 0
     for _ in range(MOST):
         visit(subject)
-        new = compilations.take()
-        quiet = 0 if new else quiet + 1
+        before, known = known, count_graphs(compilations, [subject])
+        quiet = quiet + 1 if known == before else 0
         if quiet == QUIET:
             break
-    return new
 
 
 def visit(subject: Subject) -> None:
-    """A step; of a compiled method that draws pairs of members, one with each pair, which may have a graph of its own."""
+    """A step; of a method that draws pairs of members, one with each pair where that may have a graph of its own."""
     method, trainer = subject.trainer.method, subject.trainer
-    if not (trainer.recipe["compile"] and isinstance(method, Perturbed)):
+    graphs = trainer.recipe["compile"] or trainer.capture
+    if not (graphs and isinstance(method, Perturbed)):
         return subject.step()
     for pair in itertools.permutations(range(len(trainer.teachers)), 2):
         method.pair = list(pair)
@@ -147,9 +146,12 @@ class FlopCounter(TorchDispatchMode):
 
 
 def count_flops(subject: Subject) -> int:
-    """Floating-point operations of a step, counted an operator at a time, as no compiled step runs them."""
+    """Floating-point operations of a step, counted an operator at a time, as no compiled or captured step runs them."""
+    trainer, capture = subject.trainer, subject.trainer.capture
+    trainer.capture = None
     with torch.compiler.set_stance("force_eager"), FlopCounter() as counter:
         subject.step()
+    trainer.capture = capture
     return counter.total
 
 

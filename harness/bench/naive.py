@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import methods
 from methods.combined import Combined
-from methods.diversify import draw_pair
 from methods.losses import match, soften
 from methods.method import Method
 from methods.perturbation import Perturbation
@@ -81,7 +80,7 @@ class NaiveInputs:
 
     def inputs(self, images, labels, teachers, student, generator):
         x = images.clone().requires_grad_()
-        i, j = self.pair or draw_pair(len(teachers), generator)
+        i, j = self.choice(len(teachers), generator)
         with torch.enable_grad():
             objective = disagreement(torch.stack([network(x) for network in teachers.networks]), i, j)
             if self.student_term:

@@ -135,6 +135,9 @@ def describe_ladder(rungs: dict[str, Any]) -> list[str]:
             f"**{rung}**, medians of {result['options']['rounds']} rounds; matrix peak {result['peak_flops_per_s'] / 1e12:,.1f} TFLOP/s"
         ]
         lines[-1] += f"; compiled: {show(about)}" if about else ""
+        for row in result["methods"]:
+            if row["captured"] and row["captured"]["failure"]:
+                lines[-1] += f"; **{row['method']} was not captured: {row['captured']['failure']}**"
         lines[-1] += f"; **{late} graphs were still compiled while it was timed**" if late else ""
         lines += ["", *rows_of(columns, [describe_row(row) for row in result["methods"]])]
     return lines

@@ -37,11 +37,11 @@ LARGE = Sizes(
     patience=1,
     network="model=wrn28_4 device=cuda",
     ladders=(
-        (45, "batch=128 rounds=4 steps=4 --rungs 1,2,3 --naive"),
-        (35, "batch=512 rounds=3 steps=3 --rungs 1,2,3 --naive methods=supervised,combined"),
-        (70, "batch=128 rounds=5 steps=5 --rungs 5 methods=supervised,combined"),
+        (50, "batch=128 rounds=4 steps=4 --rungs 1,2,3,4 --naive"),
+        (40, "batch=512 rounds=3 steps=3 --rungs 1,2,3,4 --naive methods=supervised,combined"),
+        (60, "batch=512 rounds=3 steps=3 --rungs 5 methods=supervised,combined"),
     ),
-    last=(0, "batch=512 rounds=3 steps=3 --rungs 4,5 methods=supervised,combined"),
+    last=(0, "batch=128 rounds=4 steps=4 --rungs 6 methods=supervised,combined"),
     packing="model=preresnet20 batch=128 methods=kd precision=tf32 device=cuda",
     sweep={"model": "preresnet20", "train": "short", "sweep.pack": "5"},
 )
@@ -52,9 +52,9 @@ SMALL = Sizes(
     ladders=(
         (45, "batch=4 --rungs 1,2,3 --naive methods=supervised,combined"),
         (35, "batch=8 --rungs 1,2,3 --naive methods=combined"),
-        (70, "batch=4 --rungs 4 methods=supervised"),
+        (60, "batch=4 --rungs 5 methods=supervised"),
     ),
-    last=(50, "batch=8 --rungs 4 methods=supervised"),
+    last=(60, "batch=8 --rungs 5 methods=supervised"),
     packing="model=preresnet8 size=8 classes=3 teachers=2 batch=4 methods=kd device=cpu",
     sweep={"train": "smoke", "teachers.size": "2", "device": "cpu", "threads": "1", "sweep.pack": "2"},
 )

@@ -8,12 +8,14 @@ from harness.config import ConfigError
 
 # By name: what each changes in the options of a measurement.
 LADDER: dict[str, dict[str, Any]] = {
-    "eager TF32": {"precision": "tf32", "channels_last": False, "compile": None},
+    "eager TF32": {"precision": "tf32", "channels_last": False, "compile": None, "capture": False},
     "+ channels_last": {"channels_last": True},
     "+ bfloat16": {"precision": "bfloat16"},
-    "+ compiled": {"compile": "default"},
-    "+ CUDA graphs": {"compile": "reduce-overhead"},
+    "+ captured": {"capture": True},
+    "compiled instead": {"capture": False, "compile": "default"},
+    "compiled, recorded": {"compile": "reduce-overhead"},
 }
+GPU_ONLY = ("+ captured", "compiled, recorded")  # CUDA graphs
 
 
 def choose_rungs(numbers: str | None) -> list[str]:

@@ -39,6 +39,7 @@ class Options:
     channels: int = 3
     precision: str = "float32"  # or tf32, bfloat16
     compile: str | None = None  # torch.compile's mode: default, reduce-overhead (CUDA graphs), max-autotune
+    capture: bool = True  # steps as CUDA graphs: on GPUs, and not with compile
     channels_last: bool | None = None  # None: on GPUs
     rounds: int = 11
     steps: int = 1  # of each method in a round
@@ -70,7 +71,7 @@ class Subject:
         used = bank if method.teachers is None else bank[: method.teachers]
         recipe = {
             **asdict(TRAIN["paper"]),
-            **{name: getattr(options, name) for name in ("precision", "compile", "channels_last")},
+            **{name: getattr(options, name) for name in ("precision", "compile", "capture", "channels_last")},
             "batch_size": options.batch,
         }
         self.trainer = Trainer(method, data, Teachers(used), recipe, padding=4, flip=True, seed=0)

@@ -44,6 +44,7 @@ def test_what_one_part_does_is_nothing_to_the_others(tmp_path, monkeypatch):
         python("dies", half % "dies" + "; import os; print('goodbye', flush=True); os.abort()"),
         python("damages", "open('{folder}/damages.json', 'w').write('{')", 4 * QUICK),
         python("ends", half % "ends"),
+        python("is late", half % "late", -100 * QUICK),
     )
     assert status == 2
     found = {part["name"]: part for part in report["parts"]}
@@ -128,7 +129,7 @@ def test_a_rehearsal_of_the_whole(tmp_path, capsys):
     assert list(eager) == ["eager TF32", "+ channels_last", "+ bfloat16"]
     assert [row["method"] for row in eager["eager TF32"]["methods"]] == ["supervised", "combined", "combined (naive)"]
     assert [row["method"] for row in eager["+ channels_last"]["methods"]][:2] == ["supervised", "combined"]
-    assert list(found["ladder_3"]["result"]) == ["+ compiled"]
+    assert list(found["ladder_3"]["result"]) == ["compiled instead"]
     assert [cell["processes"] for cell in found["packing"]["result"]["cells"]] == [1, 2, 4, 8]
     assert found["packing_mps"]["result"]["cells"] == [] or found["packing_mps"]["result"]["served_by_mps"]
     runs = [run["run"] for run in found["sweep"]["result"]]

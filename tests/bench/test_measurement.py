@@ -49,7 +49,7 @@ class Compiled:
 
     def __init__(self, compilations, times):
         recipe = {"compile": "reduce-overhead"}
-        self.trainer = SimpleNamespace(method=Perturbation(), teachers=[None] * 3, recipe=recipe)
+        self.trainer = SimpleNamespace(method=Perturbation(), teachers=[None] * 3, recipe=recipe, capture=None)
         self.compilations, self.times = compilations, times
         self.visits = []
 
@@ -63,15 +63,34 @@ class Compiled:
 def test_warming_up_takes_every_pair_until_nothing_is_compiled_any_more():
     compilations = Compilations()
     subject = Compiled(compilations, times=2)
-    assert warm_up(subject, compilations) == 0
+    warm_up(subject, compilations)
     assert len(set(subject.visits)) == 6 and len(subject.visits) == 6 * (2 + QUIET)
     assert subject.trainer.method.pair is None, "later steps draw theirs"
+
+
+class Captured(Compiled):
+    """A captured subject, of which each pair is done once, captured the next time, and replayed."""
+
+    def __init__(self):
+        super().__init__(Compilations(), times=0)
+        self.trainer.recipe, self.trainer.capture = {"compile": None}, SimpleNamespace(graphs=set())
+
+    def step(self):
+        super().step()
+        if self.visits.count(self.visits[-1]) == 2:
+            self.trainer.capture.graphs.add(self.visits[-1])
+
+
+def test_warming_up_captures_every_pair():
+    subject = Captured()
+    warm_up(subject, subject.compilations)
+    assert len(subject.trainer.capture.graphs) == 6 and len(subject.visits) == 6 * (2 + QUIET)
 
 
 def test_warming_up_ends_where_every_step_is_compiled_anew():
     compilations = Compilations()
     subject = Compiled(compilations, times=1000)
-    assert warm_up(subject, compilations) == 6
+    warm_up(subject, compilations)
     assert len(subject.visits) == 6 * MOST
 
 
@@ -81,9 +100,9 @@ def test_compilations_are_counted():
     torch.compiler.reset()
     with watch_compilations() as compilations:
         network(torch.ones(1, 2))
-        assert compilations.take() == 1
+        assert compilations.count == 1
         network(torch.ones(1, 2))
-        assert compilations.take() == 0
+        assert compilations.count == 1
     torch.compiler.reset()
 
 
