@@ -44,7 +44,8 @@ def explained(error: Exception, config: dict[str, Any]) -> Exception:
         return OutOfMemory(f"out of {'GPU' if on_gpu else 'host'} memory{numbers}; {advice(config, on_gpu)}")
     if isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA error" in said):
         line = said.strip().splitlines()[0].rstrip(".")
-        return GpuFault(f"{line}; CUDA_LAUNCH_BLOCKING=1 shows where{gpus.shared_fate()}")
+        where = "; CUDA_LAUNCH_BLOCKING=1 shows where" if "asynchronously" in said else ""
+        return GpuFault(f"{line}{where}{gpus.shared_fate()}")
     return error
 
 

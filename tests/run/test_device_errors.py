@@ -113,7 +113,11 @@ def test_a_fault_is_one_line_and_under_mps_nobody_knows_whose(
     config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
-    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be")
+    error = torch.AcceleratorError(
+        "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported at some"
+    )
+    old = torch.AcceleratorError("CUDA error: CUDA driver version is insufficient for CUDA runtime version\nSearch for")
+    assert str(explained(old, config)) == "CUDA error: CUDA driver version is insufficient for CUDA runtime version"
     alone = explained(error, config)
     assert isinstance(alone, GpuFault)
     assert str(alone) == "CUDA error: an illegal memory access was encountered; CUDA_LAUNCH_BLOCKING=1 shows where"
