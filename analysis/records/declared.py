@@ -6,19 +6,25 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from analysis.records import limits
 from analysis.records.errors import AnalysisError, AnalysisWarning
 from analysis.records.metrics import metric
 from analysis.records.options import DEEPEST, flatten, is_deep
-from analysis.records.study import CELLS, KINDS, TESTS, Family, Study
+from analysis.records.study import CELLS, KINDS, SPENDING, STATISTICS, TESTS, Family, Sequential, Study
 from analysis.records.texts import one_line, plain
 from harness.store.files import Damaged, check_shape, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MOST_SEEDS = 200  # of a sequential study
 
 
 class Block(TypedDict, total=False):
@@ -34,6 +40,7 @@ class Block(TypedDict, total=False):
     arms: dict[str, dict[str, Any]] | None
     factors: list[str] | None
     families: dict[str, Any] | None
+    sequential: dict[str, Any] | None
 
 
 class Against(TypedDict, total=False):
@@ -79,6 +86,7 @@ def parse(block: Any, source: str) -> Study:
             arms={plain(label): flatten(wanted) for label, wanted in (block.get("arms") or {}).items()},
             factors=tuple(block.get("factors") or ()),
             families=tuple(_family(plain(name), body) for name, body in (block.get("families") or {}).items()),
+            sequential=_sequential(block["sequential"], block) if block.get("sequential") is not None else None,
             source=plain(source),
         )
     except AnalysisError as error:
@@ -137,6 +145,26 @@ def _family(name: str, body: Any) -> Family:
     if first == second:
         raise AnalysisError(f"family {name}: its two factors have one name")
     return Family(name, kind, arms=_plain([value[cell] for cell in CELLS]), names=(first, second))
+
+
+def _sequential(body: dict[str, Any], block: dict[str, Any]) -> Sequential:
+    """Raises AnalysisError."""
+    _refuse_unknown(body, {"looks", "spending", "statistic"}, "sequential: ", AnalysisError)
+    looks = body.get("looks")
+    try:
+        check_shape(looks, list[Annotated[int, Meta(ge=2, le=MOST_SEEDS)]], "looks")
+    except Damaged as error:
+        raise AnalysisError(f"sequential: looks are numbers of seeds from 2 to {MOST_SEEDS}: [8, 10, 12]") from error
+    if len(looks) < 1 or any(b <= a for a, b in pairwise(looks)):
+        raise AnalysisError("sequential: looks are rising numbers of seeds, such as [8, 10, 12]")
+    chosen = {}
+    for key, known in (("spending", SPENDING), ("statistic", STATISTICS)):
+        chosen[key] = body.get(key, known[0])
+        if chosen[key] not in known:
+            raise AnalysisError(f"sequential: unknown {key} {plain(repr(chosen[key]))}: choose {' or '.join(known)}")
+    if not block.get("families"):
+        raise AnalysisError("sequential: a study that stops by its verdicts declares its families")
+    return Sequential(tuple(looks), **chosen)
 
 
 def _plain(names: Any) -> tuple[str, ...]:

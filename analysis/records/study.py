@@ -20,6 +20,10 @@ A sweep's YAML has a block `study:`, which the harness copies into every record'
             {neither: ensemble_kd, first: weight_averaging, second: perturbation, both: lbe_tdiv,
              names: [weight averaging, perturbation]}
         own: {pairs: [[combined, lbe_tdiv]]}                            # [variant, reference]
+      sequential:                     # optional: `python -m harness.study` adds seeds until the question is answered
+        looks: [8, 10, 12, 14, 16, 18, 20]  # seeds at each look, the last of them the budget
+        spending: obrien_fleming            # or pocock (see analysis/inference/sequential.py)
+        statistic: mean                     # or rank
 
 How it is read and checked: `declared.py`.
 """
@@ -33,6 +37,8 @@ from typing import Any
 from analysis.records.errors import AnalysisError
 
 TESTS = ("guarded", "t", "sign_flip")
+SPENDING = ("obrien_fleming", "pocock")
+STATISTICS = ("mean", "rank")
 KINDS = ("against", "ladder", "factorial", "pairs")
 LADDER = ("kd", "ensemble_kd", "weight_averaging", "combined")
 CELLS = ("neither", "first", "second", "both")
@@ -84,6 +90,15 @@ class Family:
 
 
 @dataclass(frozen=True)
+class Sequential:
+    """When a study looks, and by what; the fields of `analysis.inference.sequential.Design`."""
+
+    looks: tuple[int, ...]  # seeds, rising
+    spending: str = SPENDING[0]
+    statistic: str = STATISTICS[0]
+
+
+@dataclass(frozen=True)
 class Study:
     """The declared design. `source` says where it was declared: 'records', a file's name, or 'nowhere'."""
 
@@ -96,6 +111,7 @@ class Study:
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
     factors: tuple[str, ...] = ()
     families: tuple[Family, ...] = ()
+    sequential: Sequential | None = None
     source: str = "nowhere"
 
     def complete(self, present: list[str]) -> Study:

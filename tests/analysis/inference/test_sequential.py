@@ -92,7 +92,7 @@ def test_long_studies_walk_a_group():
 
 def test_what_a_look_cannot_spend_is_left_to_later_ones():
     d = np.random.default_rng(2).normal(0, 1, (1, 8))
-    design = Design((4, 8), "pocock", "rank")
+    design = Design((4, 8), "pocock")
     first, late = walk(d, design, 0.05).nominal[0, 0]
     assert first == 0, "4 seeds have 16 paths, and .031 of them is none"
     assert 0.04 < late <= 0.05

@@ -8,7 +8,7 @@ import pytest
 from analysis.records.declared import parse, read_study
 from analysis.records.errors import AnalysisError, AnalysisWarning
 from analysis.records.loading import load
-from analysis.records.study import CELLS, Study
+from analysis.records.study import CELLS, Sequential, Study
 from tests.analysis.synthetic import make_run
 
 
@@ -37,12 +37,28 @@ from tests.analysis.synthetic import make_run
         ({"families": {"f": {"against": "kd", "arms": ["kd"]}}}, "compares an arm with itself"),
         ({"families": {"f": {"factorial": dict(zip(CELLS, "abcd", strict=True)) | {"names": ["x", "x"]}}}}, "one name"),
         ({"families": {"f": {"factorial": [1]}}}, "names the arms of its four cells"),
+        ({"sequential": [8, 10]}, "sequential"),
+        ({"sequential": {}}, "looks are numbers of seeds"),
+        ({"sequential": {"looks": [8, 8]}}, "rising numbers of seeds"),
+        ({"sequential": {"looks": []}}, "rising numbers of seeds"),
+        ({"sequential": {"looks": [1, 4]}}, "looks are numbers of seeds from 2"),
+        ({"sequential": {"looks": [8, 9.5]}}, "looks are numbers of seeds"),
+        ({"sequential": {"looks": [8], "spending": "all"}}, "unknown spending 'all': choose obrien_fleming or pocock"),
+        ({"sequential": {"looks": [8], "statistic": "median"}}, "unknown statistic 'median': choose mean or rank"),
+        ({"sequential": {"looks": [8], "look": 3}}, "sequential: unknown keys look"),
+        ({"sequential": {"looks": [8]}}, "declares its families"),
     ],
 )
 def test_a_wrong_study_is_one_clear_line(block, message):
     with pytest.raises(AnalysisError, match=message) as error:
         parse(block, "test.yaml")
     assert "\n" not in str(error.value)
+
+
+def test_a_sequential_study_declares_its_looks():
+    block = {"families": {"f": {"against": "kd"}}, "sequential": {"looks": [8, 10], "statistic": "rank"}}
+    assert parse(block, "test").sequential == Sequential((8, 10), "obrien_fleming", "rank")
+    assert parse({}, "test").sequential is None
 
 
 def test_several_studies_need_a_choice(tmp_path):
