@@ -41,6 +41,11 @@ def _load(arguments: argparse.Namespace) -> tuple[pd.DataFrame, Study]:
         first = failures(frame).iloc[0]
         why = f" ({first['error']})" if first["error"] else ""
         raise AnalysisError(f"none of {len(frame)} runs has finished well: {first['run']} {first['status']}{why}")
+    if study.sequential and arguments.command != "table":
+        text = (
+            "a sequential study: p and verdicts for a fixed number of seeds do not hold for it; `table` has its looks"
+        )
+        warnings.warn(text, AnalysisWarning, stacklevel=2)
     return frame, study
 
 
@@ -83,10 +88,31 @@ def _write(path: str | Path, text: str) -> None:
     print(f"wrote {path}", file=sys.stderr)
 
 
+def _looks(arguments: argparse.Namespace, frame: pd.DataFrame, study: Study) -> int:
+    """A sequential study: its looks, and nothing of what came after the last of them."""
+    from analysis.records.looks import LOOKS, read_looks
+    from analysis.report.tables.sequential import ending, looks_table, standings_table
+
+    logs = [log for folder in arguments.runs if (log := read_looks(folder))]
+    if len(logs) > 1:
+        raise AnalysisError(f"{len(logs)} of these folders have a {LOOKS}: a study is one folder")
+    if not logs:
+        first = study.sequential.looks[0]
+        print(
+            f"a sequential study before its first look, at {first} seeds: {len(frame)} runs so far, nothing is judged"
+        )
+        return 0
+    (log,) = logs
+    _emit(arguments, [looks_table(log), *map(standings_table, log)], ending(log))
+    return 0
+
+
 def _table(arguments: argparse.Namespace) -> int:
     from analysis.report.summary import summarise
 
     frame, study = _load(arguments)
+    if study.sequential:
+        return _looks(arguments, frame, study)
     view = summarise(frame, study, arguments.metrics)
     _emit(arguments, view.tables, view.lines)
     return 0

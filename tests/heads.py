@@ -29,7 +29,7 @@ def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE
 
 
 class Head:
-    """`python -m harness ARGUMENTS`, started in the background; its output is in `log`."""
+    """`python -m MODULE ARGUMENTS`, started in the background; its output is in `log`."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Head:
         code: Path = ROOT,
         plugin: bool = False,
         folder: Path | None = None,
+        module: str = "harness",
     ):
         self.runs = runs
         runs.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ class Head:
         environment |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness", *arguments, f"runs={runs}"],
+                [sys.executable, "-m", module, *arguments, f"runs={runs}"],
                 cwd=folder or code,
                 env=environment,
                 stdin=subprocess.DEVNULL,

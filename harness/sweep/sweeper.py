@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from harness.config import ConfigError
 from harness.config.composition import settle_paths
+from harness.jobs.backend import Shape
 from harness.run.checks import validate
 from harness.sweep.composer import Composer
 from harness.sweep.expansion import expand, is_hydras
@@ -40,6 +41,13 @@ class HarnessSweeper(Sweeper):
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
+        configs, jobs, shapes = self.compose(arguments)
+        status = Sweep(configs, jobs, shapes, self.context, self.config, self.task_function).run()
+        if status:
+            sys.exit(status)
+
+    def compose(self, arguments: list[str]) -> tuple[list[dict[str, Any]], list[tuple[str, ...]], list[Shape]]:
+        """Every run's configuration, its overrides, and what its job asks of a cluster. Raises ConfigError."""
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         common = [f"{key}={value}" for key, value in self.params.items()] + arguments
         found = []
@@ -59,9 +67,7 @@ class HarnessSweeper(Sweeper):
         configs = [settle_paths(composer.compose(job)) for job in jobs]
         for config in configs:
             validate(config)
-        status = Sweep(configs, jobs, shapes, self.context, self.config, self.task_function).run()
-        if status:
-            sys.exit(status)
+        return configs, jobs, shapes
 
 
 # Hydra 1.3 loads sweepers from under hydra_plugins only. A real namespace package there would not be found in a

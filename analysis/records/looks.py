@@ -1,0 +1,124 @@
+"""The log of a sequential study: `looks.jsonl` in its folder, a line a look, appended and never rewritten.
+
+Each line is sealed with its digest and names that of the line before, so that no look can be changed, taken out of the
+middle or put between others. What a dying process cut short is no line; its look is taken again, from the same runs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+from msgspec import Meta
+
+from analysis.records.errors import AnalysisError
+from harness.store.files import Damaged, check_shape, read_json_lines, to_json
+from harness.store.record import digest_of
+
+LOOKS = "looks.jsonl"
+FORMAT = 1
+
+Count = Annotated[int, Meta(ge=0, le=10**9)]
+Far = Literal["inf", "-inf"]  # JSON has no infinities: a failed run's difference, an end that nothing bounds yet
+Verdict = Literal["better", "worse", "equivalent", "open", "inconclusive"]
+
+
+class Standing(TypedDict):
+    """How a comparison stands at a look. `level` is what its family's Holm procedure holds it to at its end, `spent`
+    the part of it that is spent by now; p is Holm-adjusted, the interval of this comparison alone.
+    """
+
+    family: str
+    data: str
+    model: str
+    variant: str
+    reference: str
+    weights: dict[str, float]
+    n: Count
+    differences: list[float | Far]  # variant minus reference, by seed
+    estimate: float | Far | None
+    level: float
+    spent: float
+    boundary: float | Far | None  # what the statistic must exceed: a mean difference, a sum of signed ranks
+    statistic: float | Far | None
+    p: float
+    p_equivalence: float | None  # Holm-adjusted; where a margin is declared
+    low: float | Far
+    high: float | Far
+    verdict: Verdict
+    decided: Count | None  # at which look
+
+
+class Look(TypedDict):
+    """One look. `declared` is the digest of the study as it was declared."""
+
+    format: Count
+    look: Count
+    taken: str  # when, ISO 8601
+    declared: str
+    primary: str
+    alpha: float
+    looks: list[Count]
+    spending: str
+    statistic: str
+    seeds: list[int]  # those that count
+    sets: list[int]
+    runs: Count  # that have ended by now
+    failed: list[str]  # runs that count as the worst
+    standings: list[Standing]
+    previous: str | None
+    digest: str
+
+
+def read_looks(folder: str | Path) -> list[Look]:
+    """The looks of a study's folder, oldest first; none where it has none.
+
+    Raises AnalysisError where the log was changed after it was written.
+    """
+    path = Path(folder) / LOOKS
+    found: list[Look] = []
+    try:
+        for line in read_json_lines(path, Any):
+            if not isinstance(line, dict) or (isinstance(line.get("format"), int) and line["format"] > FORMAT):
+                raise Damaged(f"{path} is of a newer format than this code reads ({FORMAT}): upgrade it to read it")
+            check_shape(line, Look, str(path))
+            if line["digest"] != digest_of(line):
+                raise Damaged(f"{path}: look {line['look']} was changed after it was written: its digest does not fit")
+            if line["look"] <= len(found):
+                continue  # two processes took it, from the same runs; the first one counts
+            if line["look"] != len(found) + 1 or line["previous"] != (found[-1]["digest"] if found else None):
+                raise Damaged(f"{path}: look {line['look']} does not follow the one before it")
+            found.append(line)
+    except Damaged as error:
+        raise AnalysisError(str(error)) from error
+    return found
+
+
+def append_look(folder: str | Path, look: dict[str, Any]) -> Look:
+    """Seal a look and add it to the log, on disk when this returns."""
+    path = Path(folder) / LOOKS
+    sealed = look | {"digest": digest_of(look)}
+    check_shape(sealed, Look, str(path))
+    # What stands there may have been cut short within its line: a line of our own begins.
+    text = ("\n" + to_json(sealed) + "\n").encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(descriptor, text)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return sealed
+
+
+def number(value: float | str | None) -> float:
+    """A number as the log has it; NaN where it has none."""
+    return float("nan") if value is None else float(value)
+
+
+def as_json(value: float) -> float | str | None:
+    """A number as the log has it."""
+    value = float(value)
+    if value != value:
+        return None
+    return value if abs(value) != float("inf") else str(value)

@@ -1,0 +1,188 @@
+"""A look at a sequential study: how each of its comparisons stands, and which arms need not run on.
+
+A seed counts when all arms that are still open have ended on it, with every teacher set. A run that failed, diverged or
+has no finite value is the worst: of ranks, an infinite one; of a mean, the worst value that any run had by the look
+that its seed came in with, which no later look changes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.inference import sequential, statistics
+from analysis.records import metrics
+from analysis.records.looks import as_json
+from analysis.verdicts.contrast import Comparison
+from analysis.verdicts.contrasts import comparisons_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.records.looks import Standing
+    from analysis.records.study import Study
+
+ENDED = ("done", "failed", "diverged")
+NAMES = {1: "better", -1: "worse", 2: "equivalent"}
+Place = tuple[str, str]  # data set, network
+
+
+def design_of(study: Study) -> sequential.Design:
+    """The design that a sequential study declares."""
+    return sequential.Design(study.sequential.looks, study.sequential.spending, study.sequential.statistic)
+
+
+def compared(study: Study) -> dict[str, list[Comparison]]:
+    """The comparisons of each declared family, by its name; their number does not depend on which runs are there."""
+    return {family.name: comparisons_of(family, family.absent([])) for family in study.families}
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The primary metric of every ended run of one place.
+
+    values: [sets x seeds, arms], indexed by (set, seed), infinite where a run is the worst, NaN where it has not ended.
+    """
+
+    values: pd.DataFrame
+    sign: int
+
+    def complete(self, arms: list[str], seeds: list[int], sets: list[int]) -> int:
+        """How many seeds, from the first on, have ended in all of these arms and sets."""
+        wanted = self.values.reindex(columns=arms)
+        for n, seed in enumerate(seeds):
+            if wanted.reindex([(number, seed) for number in sets]).isna().to_numpy().any():
+                return n
+        return len(seeds)
+
+    def differences(
+        self, weights: dict[str, float], seeds: list[int], sets: list[int], design: sequential.Design
+    ) -> NDArray:
+        """[n]: of each seed, the weighted sum of arms averaged over sets, in the metric's own unit."""
+        if not seeds:
+            return np.zeros(0)
+        values = self.values.reindex([(number, seed) for seed in seeds for number in sets])
+        table = values.to_numpy(float).reshape(len(seeds), len(sets), -1)  # [seeds, sets, arms]
+        if design.statistic == "mean":
+            table = self._with_worst(table, design.looks)
+        arms = [list(values.columns).index(arm) for arm in weights]
+        with np.errstate(invalid="ignore"):
+            # Where both sides failed neither is worse.
+            one = np.nan_to_num(table[:, :, arms] * list(weights.values()), nan=0.0, posinf=np.inf, neginf=-np.inf)
+            d = np.nan_to_num(one.sum(-1), nan=0.0, posinf=np.inf, neginf=-np.inf).mean(-1)
+        return np.nan_to_num(d, nan=0.0, posinf=np.inf, neginf=-np.inf)
+
+    def _with_worst(self, table: NDArray, looks: tuple[int, ...]) -> NDArray:
+        """Values [seeds, sets, arms] with failed runs as the worst value by the look that their seed came in with."""
+        table, start = table.copy(), 0
+        for n in looks:
+            seen = table[:n][np.isfinite(table[:n])]
+            new = table[start:n]
+            new[np.isinf(new)] = (seen.min() if self.sign > 0 else seen.max()) if len(seen) else 0.0
+            start = n
+        return table
+
+
+def outcomes(runs: pd.DataFrame, column: str) -> dict[Place, Outcomes]:
+    """The primary metric by place; runs are rows with arm, status and teacher set."""
+    ended = runs[runs["status"].isin(ENDED)].copy()
+    sign = metrics.metric(column).sign
+    values = ended[column].astype(float) if column in ended else np.nan
+    good = (ended["status"] == "done") & np.isfinite(values)
+    ended["_value"] = np.where(good, values, -sign * np.inf)
+    return {
+        place: Outcomes(block.pivot(index=["teacher_set", "seed"], columns="arm", values="_value"), sign)
+        for place, block in ended.groupby(["data", "model"], sort=True)
+    }
+
+
+def stand(runs: pd.DataFrame, study: Study, seeds: list[int], sets: list[int]) -> list[Standing]:
+    """How every comparison stands after the looks that these seeds complete. At the last look none stays open."""
+    design = design_of(study)
+    found = []
+    places = outcomes(runs, study.primary)
+    for name, comparisons in compared(study).items():
+        # A family is its comparisons in all places: they share its level.
+        rows = [(place, held, c) for place, held in places.items() for c in comparisons]
+        data = []
+        for _, held, c in rows:
+            n = held.complete(list(c.weights), seeds, sets)
+            n = max((look for look in design.looks if look <= n), default=0)
+            data.append(held.differences(c.weights, seeds[:n], sets, design))
+        found += _judge(name, rows, data, study, design)
+    return found
+
+
+def _judge(
+    family: str, rows: list[tuple[Place, Outcomes, Comparison]], data: list[NDArray], study: Study,
+    design: sequential.Design,
+) -> list[Standing]:  # fmt: skip
+    sign, margin = metrics.metric(study.primary).sign, study.margins.get(study.primary)
+    m, passed = len(rows), sum(look <= max(map(len, data), default=0) for look in design.looks)
+    levels = study.alpha / np.arange(1, m + 1)
+    different, equivalent = np.zeros((2, m, m, passed), bool)
+    for i, d in enumerate(data):
+        reached = sum(look <= len(d) for look in design.looks)
+        if reached:
+            different[:, i, :reached] = sequential.crossings(d, design, levels)
+            different[:, i, reached:] = different[:, i, reached - 1 : reached]
+            if margin:
+                equivalent[:, i, :reached] = sequential.equivalences(d, margin, design, levels)
+                equivalent[:, i, reached:] = equivalent[:, i, reached - 1 : reached]
+    outcome, look = sequential.settle(different, equivalent)
+    level = study.alpha / max(1, m - int((outcome == 1).sum()))
+    p = statistics.holm([sequential.sequential_p(d, design) if len(d) else 1.0 for d in data])
+    same = statistics.holm(
+        [sequential.sequential_equivalence_p(d, margin, design) if margin and len(d) else 1.0 for d in data]
+    )
+    standings = []
+    for i, ((data_name, model), _, c) in enumerate(rows):
+        d, kind = data[i], int(outcome[i])
+        toward = _statistic(d, design) if len(d) else math.nan
+        verdict = NAMES[kind * (int(np.sign(toward)) * sign if kind == 1 else 1)] if kind else "open"
+        if verdict == "open" and len(d) == design.most:
+            verdict = "inconclusive"
+        low, high = sequential.repeated_interval(d, design, study.alpha) if len(d) else (-math.inf, math.inf)
+        walked = sequential.walk(d, design, level) if len(d) else None
+        standings.append(
+            {
+                "family": family, "data": data_name, "model": model, "variant": c.variant, "reference": c.reference,
+                "weights": dict(c.weights), "n": len(d), "differences": [as_json(x) for x in d],
+                "estimate": as_json(d.mean()) if len(d) else None,
+                "level": level,
+                "spent": float(sequential.spent(level, len(d) / design.most, design.spending)) if len(d) else 0.0,
+                # Where no whole path may go there is no boundary yet.
+                "boundary": as_json(walked.boundary[0, -1]) if walked and walked.nominal[0, -1] else None,
+                "statistic": as_json(toward), "p": float(p[i]), "p_equivalence": float(same[i]) if margin else None, "low": as_json(low), "high": as_json(high),
+                "verdict": verdict, "decided": int(look[i]) + 1 if kind else None,
+            }
+        )  # fmt: skip
+    return standings
+
+
+def _statistic(d: NDArray, design: sequential.Design) -> float:
+    return float(sequential.signed_ranks(d).sum() if design.statistic == "rank" else d.mean())
+
+
+def open_arms(standings: list[Standing]) -> set[tuple[str, str, str]]:
+    """(data, model, arm) of every arm that a comparison without a verdict needs."""
+    return {(s["data"], s["model"], arm) for s in standings if s["verdict"] == "open" for arm in s["weights"]}
+
+
+def entry(
+    runs: pd.DataFrame, study: Study, seeds: list[int], sets: list[int], number: int, declared: str,
+    previous: str | None, taken: str,
+) -> dict[str, Any]:  # fmt: skip
+    """A look as `analysis.records.looks` keeps it, not yet sealed. seeds: those that count at this look."""
+    ended = runs[runs["status"].isin(ENDED) & runs["seed"].isin(seeds)]
+    worst = ended[(ended["status"] != "done") | ~np.isfinite(ended[study.primary].astype(float))]
+    return {
+        "format": 1, "look": number, "taken": taken, "declared": declared, "primary": study.primary,
+        "alpha": study.alpha, "looks": list(study.sequential.looks), "spending": study.sequential.spending,
+        "statistic": study.sequential.statistic, "seeds": seeds, "sets": sets, "runs": len(ended),
+        "failed": sorted(worst["run"]), "standings": stand(runs, study, seeds, sets), "previous": previous,
+    }  # fmt: skip

@@ -1,0 +1,121 @@
+"""A sequential study from its command to its verdict, killed in the middle and called again."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.store.record import read_record, write_record
+from tests.heads import Head, one, records
+
+pytestmark = pytest.mark.slow
+LOOKS = (4, 6, 8)
+STUDY = (
+    "study={question:'Are two teachers better than one?',primary:nll,baseline:ensemble_kd,"
+    "families:{teachers:{pairs:[[kd,ensemble_kd]]}},sequential:{looks:[4,6,8],spending:pocock}%s}"
+)
+OPTIONS = (
+    "hydra.sweeper.arms=[method=kd,method=ensemble_kd]",
+    *("seed=range(8)", "train=smoke", "teachers.size=2", "threads=1", "evaluate.diagnostics=false"),
+)
+
+
+def study(runs: Path, *more: str, margins: str = "") -> Head:
+    return Head(*OPTIONS, STUDY % margins, *more, runs=runs, module="harness.study")
+
+
+def log(runs: Path) -> list[dict]:
+    return [json.loads(line) for line in (runs / "looks.jsonl").read_text().splitlines() if line]
+
+
+def content(runs: Path) -> list[dict]:
+    """The looks without what differs between any two studies: when, and so the seals."""
+    return [{k: v for k, v in look.items() if k not in ("taken", "digest", "previous")} for look in log(runs)]
+
+
+def students(runs: Path) -> int:
+    return len([name for name in records(runs) if "-set0-m" not in name])
+
+
+def test_killed_and_called_again_it_comes_to_the_same_looks(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    straight = study(whole)
+    assert straight.ends() == 0, straight.said
+    assert [len(look["seeds"]) for look in log(whole)] == list(LOOKS)
+
+    head = study(cut)
+    head.until(lambda: students(cut) >= 3, "some runs of the first look")
+    head.send(signal.SIGKILL)
+    head.ends()
+    assert not (cut / "looks.jsonl").exists(), "nothing is judged between looks"
+    head = study(cut)
+    head.until(lambda: students(cut) >= 10, "some runs of the second look")
+    head.send(signal.SIGKILL)
+    head.ends()
+    assert len(log(cut)) == 1
+    before = (cut / "looks.jsonl").read_text()
+    with (cut / "looks.jsonl").open("a") as file:
+        file.write('{"format": 1, "look": 2, "ta')  # a look that a dying process cut short
+    head = study(cut)
+    assert head.ends() == 0, head.said
+    assert "look 2 of up to 3, at 6 seeds" in head.said
+    assert (cut / "looks.jsonl").read_text().startswith(before), "what is logged is never rewritten"
+    lines = [line for line in (cut / "looks.jsonl").read_text().splitlines() if line and not line.endswith('"ta')]
+    (cut / "looks.jsonl").write_text("\n".join(lines) + "\n")
+    assert content(cut) == content(whole)
+
+    again = study(cut)
+    assert again.ends() == 0
+    assert "the study has ended at look 3" in again.said
+    assert len(log(cut)) == 3
+
+
+def test_it_stops_when_it_knows(tmp_path: Path) -> None:
+    head = study(tmp_path, margins=",margins:{nll:2.0}")
+    assert head.ends() == 0, head.said
+    (last,) = log(tmp_path)[-1]["standings"]
+    assert (last["verdict"], last["decided"]) == ("equivalent", 2)
+    assert students(tmp_path) == 12
+    assert "12 runs of the 16 that all seeds would have taken" in head.said
+
+
+def test_runs_that_were_looked_at_must_not_change(tmp_path: Path) -> None:
+    head = study(tmp_path)
+    head.until(lambda: (tmp_path / "looks.jsonl").exists() and log(tmp_path), "the first look")
+    head.send(signal.SIGKILL)
+    head.ends()
+    place = one(tmp_path, "*-ensemble_kd-s2-*")
+    record = read_record(place)
+    record["metrics"]["student"]["test"]["nll"] += 0.5
+    write_record(place, record)
+    head = study(tmp_path)
+    assert head.ends() == 2
+    assert "are not those that look 1 saw" in head.said
+    assert len(log(tmp_path)) == 1
+
+
+def test_what_is_no_sequential_study_is_refused(tmp_path: Path) -> None:
+    head = Head("method=kd", "seed=0,1", runs=tmp_path, module="harness.study")
+    assert head.ends() == 2
+    assert "declares no `study.sequential`" in head.said
+    head = study(tmp_path, "seed=range(5)")
+    assert head.ends() == 2
+    assert "the last look needs 8 seeds, the sweep has 5" in head.said
+    head = study(tmp_path, "hydra.sweeper.arms=[method=kd]")
+    assert head.ends() == 2
+    assert "the sweep has no runs of ensemble_kd" in head.said
+    head = study(tmp_path, "force=true")
+    assert head.ends() == 2
+    assert "force=true would replace runs" in head.said
+
+
+def test_a_plan_says_what_looking_may_save(tmp_path: Path) -> None:
+    head = study(tmp_path, "harness.plan=true")
+    assert head.ends() == 0
+    assert "8 runs: 0 done before, 8 to run" in head.said
+    assert "at most 16 students" in head.said
+    assert "by 2 standard deviations: about 1" in head.said
+    assert not records(tmp_path)
