@@ -84,7 +84,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     freeze.add_argument("-o", "--output", default="baseline.json")
     freeze.add_argument("--margin", type=_margin, action="append", default=[], metavar="METRIC=LOSS")
     regress = command(
-        "regress", "judge new runs against a baseline: exit 0 pass, 1 regression, 2 not enough runs", runs
+        "regress", "judge new runs against a baseline: exit 0 pass, 1 regression or failed runs, 2 not enough", runs
     )
     regress.add_argument("--baseline-file", "--baseline", dest="baseline_file", required=True, metavar="FILE")
     regress.add_argument("--reference", help="the frozen variant that new variants are compared with")

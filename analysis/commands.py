@@ -188,10 +188,12 @@ def _regress(arguments: argparse.Namespace) -> int:
     from analysis.records.baseline import read_baseline
     from analysis.records.metrics import require_measured
     from analysis.records.oddities import oddities
+    from analysis.records.uses import record_uses, uses_of
     from analysis.report.tables.gate import gate_table
     from analysis.verdicts import gate
 
     baseline = read_baseline(arguments.baseline_file)
+    uses = uses_of(arguments.baseline_file, baseline)
     frame, _ = _load(arguments)
     require_measured(frame, dict(arguments.margin))
     alpha = baseline["alpha"] if arguments.alpha is None else arguments.alpha
@@ -203,12 +205,17 @@ def _regress(arguments: argparse.Namespace) -> int:
         None if arguments.no_cost else {"speed": arguments.speed, "memory": arguments.memory},
         alpha,
         allow_recipe=bool({"recipe", "all"} & set(arguments.allow_mixed)),
+        uses=uses,
     )
     _print([gate_table(checks, alpha)])
     for line in oddities(frame) + oddities(pd.DataFrame(baseline["runs"]), "frozen runs"):
         print(line)
     verdict = gate.outcome(checks)
-    print(f"verdict: {verdict}{gate.advice(checks) if verdict == gate.UNKNOWN else ''}")
+    print(gate.say_age(baseline, uses))
+    if not record_uses(arguments.baseline_file, baseline, gate.judged(checks, frame)):
+        text = f"{arguments.baseline_file}: nothing can be written beside it, so this use is not counted"
+        warnings.warn(text, AnalysisWarning, stacklevel=1)
+    print(f"verdict: {verdict}{gate.advice(checks)}")
     return gate.EXIT[verdict]
 
 

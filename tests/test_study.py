@@ -18,7 +18,7 @@ STUDY = (
     "families:{teachers:{pairs:[[kd,ensemble_kd]]}},sequential:{looks:[4,6,8],spending:pocock}%s}"
 )
 OPTIONS = (
-    "hydra.sweeper.arms=[method=kd,method=ensemble_kd]",
+    "hydra.sweeper.arms=['method=kd','method=ensemble_kd']",
     *("seed=range(8)", "train=smoke", "teachers.size=2", "threads=1", "evaluate.diagnostics=false"),
 )
 
@@ -40,6 +40,10 @@ def students(runs: Path) -> int:
     return len([name for name in records(runs) if "-set0-m" not in name])
 
 
+def ended(head: Head) -> bool:
+    return head.process.poll() is not None
+
+
 def test_killed_and_called_again_it_comes_to_the_same_looks(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     straight = study(whole)
@@ -47,12 +51,12 @@ def test_killed_and_called_again_it_comes_to_the_same_looks(tmp_path: Path) -> N
     assert [len(look["seeds"]) for look in log(whole)] == list(LOOKS)
 
     head = study(cut)
-    head.until(lambda: students(cut) >= 3, "some runs of the first look")
+    head.until(lambda: ended(head) or students(cut) >= 3, "some runs of the first look")
     head.send(signal.SIGKILL)
     head.ends()
     assert not (cut / "looks.jsonl").exists(), "nothing is judged between looks"
     head = study(cut)
-    head.until(lambda: students(cut) >= 10, "some runs of the second look")
+    head.until(lambda: ended(head) or students(cut) >= 10, "some runs of the second look")
     head.send(signal.SIGKILL)
     head.ends()
     assert len(log(cut)) == 1
@@ -84,7 +88,7 @@ def test_it_stops_when_it_knows(tmp_path: Path) -> None:
 
 def test_runs_that_were_looked_at_must_not_change(tmp_path: Path) -> None:
     head = study(tmp_path)
-    head.until(lambda: (tmp_path / "looks.jsonl").exists() and log(tmp_path), "the first look")
+    head.until(lambda: ended(head) or ((tmp_path / "looks.jsonl").exists() and log(tmp_path)), "the first look")
     head.send(signal.SIGKILL)
     head.ends()
     place = one(tmp_path, "*-ensemble_kd-s2-*")
@@ -104,7 +108,7 @@ def test_what_is_no_sequential_study_is_refused(tmp_path: Path) -> None:
     head = study(tmp_path, "seed=range(5)")
     assert head.ends() == 2
     assert "the last look needs 8 seeds, the sweep has 5" in head.said
-    head = study(tmp_path, "hydra.sweeper.arms=[method=kd]")
+    head = study(tmp_path, "hydra.sweeper.arms=['method=kd']")
     assert head.ends() == 2
     assert "the sweep has no runs of ensemble_kd" in head.said
     head = study(tmp_path, "force=true")

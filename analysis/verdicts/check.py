@@ -3,6 +3,7 @@
 With differences signed so that more is better,
     pass        the mean difference lies above -margin (one-sided test at alpha), or the runs are the very same
     regression  not shown to be above -margin, and below 0 (one-sided test at alpha)
+    failed      a run failed, diverged or has no finite value where its partner finished: nothing passes over it
     unknown     neither: too few runs to tell; the number that is missing is estimated
 """
 
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike
 from analysis.inference import power, statistics
 from analysis.records import metrics
 
-PASS, REGRESSION, UNKNOWN = "pass", "regression", "not enough runs"
+PASS, REGRESSION, UNKNOWN, FAILED = "pass", "regression", "not enough runs", "runs failed"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Check:
     words: str = ""
     remedy: str = ""  # where more runs of the variant would not help
     note: str = ""  # where the two sides differ in more than the variant
+    failed: int = 0  # runs that did not end well where their partner did
+    level: float = math.nan  # of this look: what earlier ones left of alpha
+    p_worse: float = math.nan  # one-sided; NaN where no regression can be tested
+    subject: str = ""  # digest of what is judged, to know it again
 
 
 def check(
@@ -46,7 +51,7 @@ def check(
     d = np.asarray(d, float)
     m = metrics.metric(column)
     goodness = m.sign * d
-    open_ = _unjudged(d, column, margin, alpha, variant, reference)
+    open_ = replace(_unjudged(d, column, margin, alpha, variant, reference), level=alpha)
     fewest = max(statistics.pairs_for_floor(alpha, test=test, sides=1), 3)
     if open_.n < fewest:
         missing = fewest - open_.n
@@ -54,6 +59,7 @@ def check(
         return replace(open_, missing=missing, words=text)
     p_pass = float(statistics.noninferiority(goodness, margin, test))
     p_worse = float(statistics.decide(goodness, test, "less"))
+    open_ = replace(open_, p_worse=p_worse)
     shown = f"margin {m.text(margin)}"
     # Differences that are all 0 leave a t test no spread.
     if p_pass <= alpha or not np.any(d):
@@ -66,6 +72,35 @@ def check(
     missing = max(1, needed - open_.n) if needed else 0
     more = f"about {missing} more are needed" if missing else "the estimate lies at or beyond the margin: more runs"
     return replace(open_, missing=missing, words=f"{open_.n} paired seeds cannot settle it; {more}")
+
+
+def judge_together(checks: list[Check], alpha: float) -> list[Check]:
+    """The same checks, a regression only where it stands against all that is judged beside it (Holm).
+
+    To pass needs no such correction: the gate passes where every check does.
+    """
+    scale = [alpha / c.level if c.level else math.inf for c in checks]  # a look that has nothing left finds nothing
+    adjusted = statistics.holm([c.p_worse * s for c, s in zip(checks, scale, strict=True)])
+    count = int(np.isfinite([c.p_worse for c in checks]).sum())
+    judged = []
+    for c, p in zip(checks, adjusted, strict=True):
+        if c.verdict == REGRESSION and p > alpha:
+            text = (
+                f"worse by itself (p = {c.p_worse:.3g}), not among the {count} that are judged together (Holm {p:.3g})"
+            )
+            c = replace(c, verdict=UNKNOWN, missing=max(1, c.missing), words=text)
+        judged.append(c)
+    return judged
+
+
+def survivors(c: Check, failed: int, pairs: int) -> Check:
+    """The check of the runs that survived, where some did not: it is no pass."""
+    if not failed:
+        return c
+    text = f"{failed} of {pairs} runs failed where their partner finished; of the others: {c.words}"
+    return replace(
+        c, failed=failed, verdict=FAILED if c.verdict in (PASS, UNKNOWN) else c.verdict, missing=0, words=text
+    )
 
 
 def unchanged(d: ArrayLike, column: str, margin: float, alpha: float, variant: str, reference: str) -> Check:

@@ -1,27 +1,51 @@
 """The regression gate: whether new runs are non-inferior to a frozen baseline.
 
 Runs are paired by (data, model, teacher set, seed). Each variant is judged by itself, and all its metrics must pass
-(see `check`); tests are one-sided, by the study's deciding test. Cost is compared where that is fair (see `cost`).
+(see `check`); tests are one-sided, by the study's deciding test. A regression must stand against all that is judged
+together. Cost is compared where that is fair (see `cost`).
+
+To follow the advice ("k more seeds") is to look again. So a look at n of the N seeds that the baseline has may spend the
+share of alpha that Pocock's spending has by n / N, less what looks at fewer seeds have spent: all looks together hold
+alpha, and who waits for all N seeds has the whole of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from analysis.inference.sequential import spent
 from analysis.records import limits, metrics
 from analysis.records.baseline import Baseline
 from analysis.records.errors import AnalysisError, Mixture
 from analysis.records.mixtures import decides, recipe
 from analysis.records.options import of_method
-from analysis.verdicts.check import PASS, REGRESSION, UNKNOWN, Check, check, unchanged
+from analysis.verdicts.check import (
+    FAILED,
+    PASS,
+    REGRESSION,
+    UNKNOWN,
+    Check,
+    check,
+    judge_together,
+    survivors,
+    unchanged,
+)
 from analysis.verdicts.cost import COST_MARGINS, compare_cost
+from harness.store.record import digest_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXIT = {PASS: 0, REGRESSION: 1, UNKNOWN: 2}
+    from analysis.records.uses import Use
+
+EXIT = {PASS: 0, REGRESSION: 1, FAILED: 1, UNKNOWN: 2}
+ENDED_BADLY = ("failed", "diverged")
 PAIR = ["data", "model", "teacher_set", "seed"]
 
 
@@ -33,12 +57,14 @@ def regress(
     cost: dict[str, float] | None = COST_MARGINS,
     alpha: float | None = None,
     allow_recipe: bool = False,
+    uses: Iterable[Use] = (),
 ) -> list[Check]:
     """Judge every variant among new runs against the frozen ones.
 
     A variant that the baseline knows is compared with its own frozen runs, a new one with the frozen `reference`.
 
     margins: metric -> largest loss tolerated; default the baseline's, else metrics.GATE_MARGINS. cost: None to skip.
+    uses: what this baseline was used for before (`analysis.records.uses`).
     Raises AnalysisError where a new variant comes without a reference or a level, margin or tolerance is none, Mixture
     where recipes differ (unless allowed).
     """
@@ -54,6 +80,7 @@ def regress(
     if reference is not None and reference not in known:
         raise AnalysisError(f"the baseline has no runs of {reference!r}: it has {', '.join(sorted(known))}")
     checks: list[Check] = []
+    costs: list[Check] = []
     frozen = {arm: (part["method"].iloc[0], part["options"].iloc[0]) for arm, part in old.groupby("arm")}
     seen = set()
     for arm, part in runs.groupby("arm", sort=True):
@@ -65,11 +92,15 @@ def regress(
         mine, theirs = done[done["arm"] == arm], old[old["arm"] == other]
         if not allow_recipe:
             _refuse_other_recipe(mine, theirs, arm)
-        joined = theirs.merge(mine, on=PAIR, suffixes=("_old", "_new"))
-        for one in _qualities(arm, other, theirs, joined, chosen, alpha, baseline["test"]):
+        # Those that did not end well come along: their partners did.
+        ended = runs[(runs["arm"] == arm) & ((runs["status"] == "done") | runs["status"].isin(ENDED_BADLY))]
+        joined = theirs.merge(ended, on=PAIR, suffixes=("_old", "_new"))
+        for one in _qualities(arm, other, theirs, joined, chosen, alpha, baseline["test"], list(uses)):
             checks.append(replace(one, words=one.words + changed))
+        joined = joined[joined["status"] == "done"]
         if cost and len(joined):
-            checks += compare_cost(arm, other, joined, cost)
+            costs += compare_cost(arm, other, joined, cost)
+    checks = judge_together(checks, alpha) + costs
     return checks + [Check(arm, arm, "", UNKNOWN, 0, words="no new runs (not judged)") for arm in sorted(known - seen)]
 
 
@@ -81,15 +112,20 @@ def _qualities(
     margins: Mapping[str, float],
     alpha: float,
     test: str,
+    uses: list[Use],
 ) -> Iterator[Check]:
     """The checks of one arm: on every (data, model) that both sides have, and every metric with a margin."""
     blocks = list(joined.groupby(["data", "model"])) or [((None, None), joined)]
     for (data, model), pairs in blocks:
         frozen = theirs[(theirs["data"] == data) & (theirs["model"] == model)] if data else theirs
-        note = _strangers(pairs, arm, other)
+        note, subject = _strangers(pairs, arm, other), _subject(pairs, arm)
+        whole, n = frozen["seed"].nunique(), pairs["seed"].nunique()
+        level = level_of_look(alpha, n, whole, [use["seeds"] for use in uses if use["subject"] == subject])
         for column, margin in margins.items():
-            one = _check_pairs(pairs, column, margin, alpha, test, arm, other)
-            one = _short(replace(one, note=note), frozen["seed"].nunique())
+            one = _check_pairs(pairs, column, margin, level, test, arm, other)
+            one = _short(replace(one, note=note, subject=subject), whole)
+            if level < alpha:
+                one = replace(one, words=f"{one.words} (level {level:.2g}: a look at {n} of {whole} seeds)")
             yield one if len(blocks) == 1 else replace(one, variant=f"{arm} on {data} x {model}")
 
 
@@ -99,13 +135,58 @@ def _check_pairs(
     """Judge a metric on the matched runs of one (data, model)."""
     if f"{column}_old" not in pairs:
         return Check(arm, other, column, UNKNOWN, 0, margin=margin, words="not measured on both sides")
-    d = (pairs[f"{column}_new"].astype(float) - pairs[f"{column}_old"].astype(float)).groupby(pairs["seed"]).mean()
+    old, new = pairs[f"{column}_old"].astype(float), pairs[f"{column}_new"].astype(float)
+    lost = np.isfinite(old) & ((pairs["status"] != "done") | ~np.isfinite(new))
+    pairs = pairs[pairs["status"] == "done"]
+    # A seed that lost a run in one teacher set has lost what the others are compared with.
+    d = (new - old)[pairs.index].groupby(pairs["seed"]).mean()
     measured = [name for name in {column, *metrics.MAIN} if f"{name}_old" in pairs]  # accuracies alone may tie
     same = all((pairs[f"{name}_new"] == pairs[f"{name}_old"]).all() for name in measured)
     d = d.dropna().to_numpy()
-    if same and len(pairs):
+    if same and len(pairs) and not lost.any():
         return unchanged(d, column, margin, alpha, arm, other)
-    return check(d, column, margin, alpha, test, arm, other)
+    return survivors(check(d, column, margin, alpha, test, arm, other), int(lost.sum()), len(old))
+
+
+def level_of_look(alpha: float, n: int, whole: int, earlier: Iterable[int] = ()) -> float:
+    """The level of a look at n of a baseline's `whole` seeds, after earlier looks at so many."""
+    if not n:
+        return alpha
+    before = max((seeds for seeds in earlier if seeds < n), default=0)
+    return float(spent(alpha, min(n / whole, 1.0), "pocock") - spent(alpha, before / whole, "pocock"))
+
+
+def _subject(pairs: pd.DataFrame, arm: str) -> str:
+    """A digest of what is judged: the variant, its options and its code, on a data set and a network."""
+    if not len(pairs):
+        return ""
+    first = pairs.iloc[0]
+    code = sorted({str(code) for code in pairs["code" if "code" in pairs else "revision_new"].dropna()})
+    return digest_of({"arm": arm, "options": of_method(first["config"]), "place": list(first[PAIR[:2]]), "code": code})
+
+
+def judged(checks: list[Check], runs: pd.DataFrame) -> list[tuple[str, int, list[str]]]:
+    """What the gate has looked at: (subject, seeds, runs) of each variant, for `analysis.records.uses`."""
+    seeds = Counter()
+    for c in checks:
+        if c.subject:
+            seeds[c.subject] = max(seeds[c.subject], c.n + c.failed)
+    names = [str(run) for run in runs["run"]]
+    return [(subject, n, names) for subject, n in seeds.items()]
+
+
+def say_age(baseline: Baseline, uses: list[Use]) -> str:
+    """How old a baseline is, and how often it was used before."""
+    frozen = datetime.fromisoformat(baseline["frozen"])
+    frozen = frozen if frozen.tzinfo else frozen.replace(tzinfo=timezone.utc)
+    days = max(0, (datetime.now(timezone.utc) - frozen).days)
+    age = f"baseline frozen {baseline['frozen'][:10]}, {days} day{'s' * (days != 1)} ago"
+    if not (times := len({use["runs"] for use in uses})):
+        return f"{age}, not used before"
+    return (
+        f"{age}, used for {times} other set{'s' * (times != 1)} of runs: the luck of its own seeds is the same in all of "
+        "these verdicts"
+    )
 
 
 def _short(one: Check, frozen: int) -> Check:
@@ -166,16 +247,28 @@ def _refuse_other_recipe(mine: pd.DataFrame, theirs: pd.DataFrame, arm: str) -> 
 
 
 def outcome(checks: list[Check]) -> str:
-    """The whole gate: regression before unknown before pass; variants without new runs do not count."""
+    """The whole gate: regression before failed runs before unknown before pass; variants without new runs do not count."""
     judged = [c.verdict for c in checks if c.metric]
     if not judged:
         return UNKNOWN
-    return next(v for v in (REGRESSION, UNKNOWN, PASS) if v in judged)
+    return next(v for v in (REGRESSION, FAILED, UNKNOWN, PASS) if v in judged)
 
 
 def advice(checks: list[Check]) -> str:
-    """What a gate that cannot tell asks for, to follow its verdict; empty where no number helps."""
+    """What follows the verdict of a gate that cannot tell, or that cannot pass; empty where no number helps."""
+    if outcome(checks) == FAILED:
+        failed = {c.variant: c.failed for c in checks if c.failed}
+        return (
+            f": {sum(failed.values())} runs of {', '.join(failed)}; mend them, no number of other runs passes over them"
+        )
+    if outcome(checks) != UNKNOWN:
+        return ""
     short = max(checks, key=lambda c: c.missing)
     if not short.missing:
         return ""
-    return f": {short.missing} more paired seeds are needed" + (f"; {short.remedy}" if short.remedy else "")
+    text = f": {short.missing} more paired seeds are needed" + (f"; {short.remedy}" if short.remedy else "")
+    if short.remedy:
+        return text + ", then judge by seeds that no verdict has seen: to add to these is to look twice"
+    return (
+        text + " (a further look, at what this one has left of alpha; with all of the baseline's seeds none is better)"
+    )
