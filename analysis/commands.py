@@ -211,7 +211,7 @@ def _regress(arguments: argparse.Namespace) -> int:
     for line in oddities(frame) + oddities(pd.DataFrame(baseline["runs"]), "frozen runs"):
         print(line)
     verdict = gate.outcome(checks)
-    print(gate.say_age(baseline, uses))
+    print(gate.say_age(baseline, uses, frame))
     if not record_uses(arguments.baseline_file, baseline, gate.judged(checks, frame)):
         text = f"{arguments.baseline_file}: nothing can be written beside it, so this use is not counted"
         warnings.warn(text, AnalysisWarning, stacklevel=1)

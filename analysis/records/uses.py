@@ -54,7 +54,7 @@ def record_uses(path: str | Path, baseline: dict[str, Any], judged: Iterable[tup
             "baseline": digest_of(baseline),
             "subject": subject,
             "seeds": seeds,
-            "runs": digest_of({"": sorted(runs)}),
+            "runs": digest_of_runs(runs),
         }
         if (subject, use["runs"]) not in known:
             use["time"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -71,6 +71,11 @@ def record_uses(path: str | Path, baseline: dict[str, Any], judged: Iterable[tup
     except OSError:
         return False
     return True
+
+
+def digest_of_runs(runs: Iterable[str]) -> str:
+    """A digest of runs by their names, in any order."""
+    return digest_of({"runs": sorted(map(str, runs))})
 
 
 def _place(path: str | Path) -> Path:

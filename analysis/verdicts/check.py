@@ -42,16 +42,22 @@ class Check:
     level: float = math.nan  # of this look: what earlier ones left of alpha
     p_worse: float = math.nan  # one-sided; NaN where no regression can be tested
     subject: str = ""  # digest of what is judged, to know it again
+    seeds: int = 0  # that this look has seen, failed ones too
 
 
 def check(
-    d: ArrayLike, column: str, margin: float, alpha: float, test: str, variant: str = "", reference: str = ""
-) -> Check:
-    """Judge paired differences, new minus old, one per seed [n]."""
+    d: ArrayLike, column: str, margin: float, alpha: float, test: str, variant: str = "", reference: str = "",
+    level: float | None = None,
+) -> Check:  # fmt: skip
+    """Judge paired differences, new minus old, one per seed [n].
+
+    level: what earlier looks have left of alpha; all of it by default.
+    """
+    level = alpha if level is None else level
     d = np.asarray(d, float)
     m = metrics.metric(column)
     goodness = m.sign * d
-    open_ = replace(_unjudged(d, column, margin, alpha, variant, reference), level=alpha)
+    open_ = replace(_unjudged(d, column, margin, alpha, variant, reference), level=level)
     fewest = max(statistics.pairs_for_floor(alpha, test=test, sides=1), 3)
     if open_.n < fewest:
         missing = fewest - open_.n
@@ -62,9 +68,9 @@ def check(
     open_ = replace(open_, p_worse=p_worse)
     shown = f"margin {m.text(margin)}"
     # Differences that are all 0 leave a t test no spread.
-    if p_pass <= alpha or not np.any(d):
+    if p_pass <= level or not np.any(d):
         return replace(open_, verdict=PASS, words=f"not worse by more than the {shown}")
-    if p_worse <= alpha:
+    if p_worse <= level:
         return replace(open_, verdict=REGRESSION, words=f"worse, and not shown to be within the {shown}")
     room = margin + min(0.0, goodness.mean())
     sd = float(goodness.std(ddof=1))

@@ -11,7 +11,6 @@ alpha, and who waits for all N seeds has the whole of it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -25,6 +24,7 @@ from analysis.records.baseline import Baseline
 from analysis.records.errors import AnalysisError, Mixture
 from analysis.records.mixtures import decides, recipe
 from analysis.records.options import of_method
+from analysis.records.uses import digest_of_runs
 from analysis.verdicts.check import (
     FAILED,
     PASS,
@@ -122,15 +122,15 @@ def _qualities(
         whole, n = frozen["seed"].nunique(), pairs["seed"].nunique()
         level = level_of_look(alpha, n, whole, [use["seeds"] for use in uses if use["subject"] == subject])
         for column, margin in margins.items():
-            one = _check_pairs(pairs, column, margin, level, test, arm, other)
-            one = _short(replace(one, note=note, subject=subject), whole)
-            if level < alpha:
+            one = _check_pairs(pairs, column, margin, alpha, test, arm, other, level)
+            one = _short(replace(one, note=note, subject=subject, seeds=n), whole)
+            if level < alpha and np.isfinite(one.p_worse):
                 one = replace(one, words=f"{one.words} (level {level:.2g}: a look at {n} of {whole} seeds)")
             yield one if len(blocks) == 1 else replace(one, variant=f"{arm} on {data} x {model}")
 
 
 def _check_pairs(
-    pairs: pd.DataFrame, column: str, margin: float, alpha: float, test: str, arm: str, other: str
+    pairs: pd.DataFrame, column: str, margin: float, alpha: float, test: str, arm: str, other: str, level: float
 ) -> Check:
     """Judge a metric on the matched runs of one (data, model)."""
     if f"{column}_old" not in pairs:
@@ -145,7 +145,7 @@ def _check_pairs(
     d = d.dropna().to_numpy()
     if same and len(pairs) and not lost.any():
         return unchanged(d, column, margin, alpha, arm, other)
-    return survivors(check(d, column, margin, alpha, test, arm, other), int(lost.sum()), len(old))
+    return survivors(check(d, column, margin, alpha, test, arm, other, level), int(lost.sum()), len(old))
 
 
 def level_of_look(alpha: float, n: int, whole: int, earlier: Iterable[int] = ()) -> float:
@@ -166,22 +166,23 @@ def _subject(pairs: pd.DataFrame, arm: str) -> str:
 
 
 def judged(checks: list[Check], runs: pd.DataFrame) -> list[tuple[str, int, list[str]]]:
-    """What the gate has looked at: (subject, seeds, runs) of each variant, for `analysis.records.uses`."""
-    seeds = Counter()
-    for c in checks:
-        if c.subject:
-            seeds[c.subject] = max(seeds[c.subject], c.n + c.failed)
+    """What the gate has looked at, with seeds enough for a test: (subject, seeds, runs) of each variant, for
+    `analysis.records.uses`.
+    """
     names = [str(run) for run in runs["run"]]
-    return [(subject, n, names) for subject, n in seeds.items()]
+    return [
+        (subject, n, names)
+        for subject, n in {c.subject: c.seeds for c in checks if c.subject and np.isfinite(c.p_worse)}.items()
+    ]
 
 
-def say_age(baseline: Baseline, uses: list[Use]) -> str:
-    """How old a baseline is, and how often it was used before."""
+def say_age(baseline: Baseline, uses: list[Use], runs: pd.DataFrame) -> str:
+    """How old a baseline is, and how often it was used for other runs than these."""
     frozen = datetime.fromisoformat(baseline["frozen"])
     frozen = frozen if frozen.tzinfo else frozen.replace(tzinfo=timezone.utc)
     days = max(0, (datetime.now(timezone.utc) - frozen).days)
     age = f"baseline frozen {baseline['frozen'][:10]}, {days} day{'s' * (days != 1)} ago"
-    if not (times := len({use["runs"] for use in uses})):
+    if not (times := len({use["runs"] for use in uses} - {digest_of_runs(runs["run"])})):
         return f"{age}, not used before"
     return (
         f"{age}, used for {times} other set{'s' * (times != 1)} of runs: the luck of its own seeds is the same in all of "

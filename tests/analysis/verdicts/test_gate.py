@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from analysis.__main__ import main
+from analysis.inference import statistics
 from analysis.records.baseline import freeze, read_baseline
 from analysis.records.errors import Mixture
 from analysis.records.loading import load
 from analysis.records.study import Study
 from analysis.verdicts import gate
+from analysis.verdicts.check import check, judge_together
+from harness.store.record import write_record
 from tests.analysis.synthetic import change, make_run
 
 
@@ -254,3 +257,103 @@ def test_students_of_other_teachers_are_marked(tmp_path, baseline, capsys):
 def test_the_interval_is_named_by_its_level(tmp_path, baseline, capsys, alpha, shown):
     regress(baseline, sweep(tmp_path / "new", key=1), "--alpha", alpha)
     assert shown in table_of(capsys.readouterr().out)
+
+
+def fail(folder, *seeds, status="failed", method="kd"):
+    """End some runs of a variant badly."""
+    for directory in list(folder.glob(f"{method}-*")):
+        record = json.loads((directory / "record.json").read_text())
+        if record["config"]["seed"] in seeds:
+            record |= {"status": status, "metrics": None, "error": {"type": "E", "message": "m", "traceback": ""}}
+            write_record(directory, record)
+    return folder
+
+
+@pytest.mark.parametrize("status", ["failed", "diverged"])
+def test_survivors_do_not_pass(tmp_path, baseline, capsys, status):
+    """Three of eight new runs did not end well, and the five others are as good as ever."""
+    sweep(tmp_path / "new", key=1, loss=-0.05)
+    assert regress(baseline, tmp_path / "new") == 0
+    fail(tmp_path / "new", 1, 4, 6, status=status)
+    capsys.readouterr()
+    assert regress(baseline, tmp_path / "new") == 1
+    out = table_of(capsys.readouterr().out)
+    assert "3 of 8 runs failed where their partner finished" in out
+    assert "verdict: runs failed: 3 runs of kd" in out
+
+
+def test_a_metric_that_is_no_number_is_no_survivor(tmp_path, baseline, capsys):
+    new = sweep(tmp_path / "new", key=1, loss=-0.05)
+    runs = load(new)
+    runs.loc[runs["seed"] == 3, "nll"] = np.nan
+    checks = gate.regress(read_baseline(baseline), runs, cost=None)
+    assert [(c.metric, c.verdict) for c in checks[:2]] == [("acc", gate.PASS), ("nll", gate.FAILED)]
+    assert gate.outcome(checks) == gate.FAILED
+
+
+def test_a_failed_run_without_a_partner_is_no_matter_of_the_gate(tmp_path, baseline):
+    sweep(tmp_path / "new", seeds=range(10), key=1, loss=-0.05)
+    assert regress(baseline, fail(tmp_path / "new", 8, 9)) == 0
+
+
+def test_a_regression_among_the_survivors_stays_one(tmp_path, baseline, capsys):
+    sweep(tmp_path / "new", loss=0.3, key=1)
+    assert regress(baseline, fail(tmp_path / "new", 7)) == 1
+    assert "verdict: regression" in capsys.readouterr().out
+
+
+def many(generator, variants=5, seeds=8, metrics=2):
+    """Differences of variants that do not differ, from one frozen baseline."""
+    frozen = generator.normal(size=(1, metrics, seeds))
+    return generator.normal(size=(variants, metrics, seeds)) - frozen
+
+
+def test_what_is_judged_together_is_corrected():
+    """Five equal variants on two metrics: without a correction every fifth gate has a regression."""
+    generator = np.random.default_rng(0)
+    alone = together = 0
+    for _ in range(300):
+        checks = [check(d, "nll", 0.01, 0.05, "guarded") for row in many(generator) for d in row]
+        alone += any(c.verdict == gate.REGRESSION for c in checks)
+        together += any(c.verdict == gate.REGRESSION for c in judge_together(checks, 0.05))
+    assert alone / 300 > 0.1
+    assert together / 300 <= 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+
+
+def test_following_the_advice_holds_the_level():
+    """Looking at 5, 6, ... 12 seeds until it passes: a loss at the margin passes no more often than alpha."""
+    d = np.random.default_rng(1).normal(-1.0, 1.0, (1500, 12))
+    naive, spending = np.zeros((2, 1500), bool)
+    for n in range(5, 13):
+        p = statistics.noninferiority(d[:, :n], 1.0)
+        naive |= p <= 0.05
+        spending |= p <= gate.level_of_look(0.05, n, 12, range(5, n))
+    assert naive.mean() > 0.07
+    assert spending.mean() <= 0.05 + 3 * (0.05 * 0.95 / 1500) ** 0.5
+    assert gate.level_of_look(0.05, 12, 12) == pytest.approx(0.05), "who waits has all of it"
+
+
+def test_looks_are_remembered_beside_the_baseline(tmp_path, baseline, capsys):
+    new = sweep(tmp_path / "new", seeds=range(6), key=1)
+    regress(baseline, new)
+    first = table_of(capsys.readouterr().out)
+    assert "0 days ago, not used before" in first
+    regress(baseline, new)
+    assert "not used before" in table_of(capsys.readouterr().out), "the same runs are the same look"
+    sweep(new, seeds=range(6, 8), key=1)
+    regress(baseline, new)
+    again = table_of(capsys.readouterr().out)
+    assert "used for 1 other set of runs" in again
+    left = gate.level_of_look(0.05, 8, 8, [6])
+    assert left < 0.01
+    assert f"(level {left:.2g}: a look at 8 of 8 seeds)" in again
+    uses = baseline.with_name(baseline.name + ".uses.jsonl")
+    uses.write_text(uses.read_text().replace('"seeds": 6', '"seeds": 1') + '{"torn')
+    regress(baseline, new)
+    assert "not used before" in table_of(capsys.readouterr().out), "what was changed counts for nothing"
+
+
+def test_another_code_is_another_variant(tmp_path, baseline, capsys):
+    regress(baseline, sweep(tmp_path / "new", seeds=range(6), key=1))
+    regress(baseline, sweep(tmp_path / "mended", key=2, revision="b" * 40))
+    assert "(level" not in table_of(capsys.readouterr().out).split("verdict:")[-2]
