@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 
-from analysis.inference import power, resampling
+from analysis.inference import power, resampling, sequential_calibration
 from analysis.inference.simulation import (
     ALPHA,
     FAMILY,
@@ -24,8 +24,8 @@ from analysis.inference.simulation import (
     hierarchical_coverage,
 )
 
-FULL = {"repeats": 10_000, "sizes": tuple(range(3, 21)), "coverage": 4_000}
-FAST = {"repeats": 400, "sizes": (3, 6, 8, 12, 20), "coverage": 200}
+FULL = {"repeats": 10_000, "sizes": tuple(range(3, 21)), "coverage": 4_000, "sequential": 4_000}
+FAST = {"repeats": 400, "sizes": (3, 6, 8, 12, 20), "coverage": 200, "sequential": 100}
 TESTS = ("guarded", "t")
 FAMILIES = (1, FAMILY, 10)
 LAYERS = ((2, 8), (3, 8), (5, 8), (8, 8), (10, 8), (8, 3), (8, 5), (8, 16))  # teacher sets, seeds
@@ -89,7 +89,8 @@ sd between runs. Few sets or few seeds make it too narrow; reports with fewer th
 From there on it covers about .90 or more.
 
 {layers}
-"""
+
+{sequential}"""
 
 
 def _layer(place: tuple[int, int], repeats: int) -> list[float]:
@@ -181,4 +182,5 @@ def _document(
         detectable=by_n("detectable", detectable),
         layers=table(["sets x seeds", *(f"sets {a:g}, seed {b:g}" for a, b in SPREADS)], spreads),
         enough=resampling.ENOUGH,
+        sequential=sequential_calibration.section(form["sequential"]),
     )

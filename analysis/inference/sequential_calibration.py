@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.inference import statistics
 from analysis.inference.sequential import Design, crossings, equivalences, settle
-from analysis.inference.simulation import ALPHA, FAMILY, SCENARIOS
+from analysis.inference.simulation import ALPHA, FAMILY, SCENARIOS, bound
 
 LOOKS = (8, 10, 12, 14, 16, 18, 20)
 DESIGNS = {
@@ -25,9 +25,10 @@ DESIGNS = {
 }
 DRAWS = 4096  # paths of a simulated study
 CHUNK = 500  # studies at a time
-# Of the first part of a sequential test's page; the numbers are those of `expect`.
-EFFECTS = (0.0, 0.5, 1.0, 2.0)
-SD = {"normal": math.sqrt(2), "skewed runs": math.sqrt(2), "skewness 1": 2.0, "skewness 2": 1.0}  # of a difference
+EFFECTS = (0.0, 0.5, 1.0, 2.0)  # d_z
+MARGINS = (1.0, 1.5)  # standard deviations of a difference
+# Of a difference; of accuracies that of two binomials at a rate of .95.
+SD = dict(zip(SCENARIOS, (math.sqrt(2), math.sqrt(2), math.sqrt(2 * 0.95 * 0.05 / 1000), 2.0, 1.0), strict=True))
 
 SECTION = """\
 ## Sequential studies
@@ -69,7 +70,7 @@ deviations: a study stops where the mean happens to be large. Beside it, how oft
 class Expected(NamedTuple):
     """Of simulated studies: share of variants called better; share of studies with a variant called better or worse,
     and with one called equivalent; share of variants called equivalent; mean runs; mean difference when a variant
-    ended; the same of those called better.
+    ended; the same of those called better; share of variants whose true difference no look had refuted when they ended.
     """
 
     found: float
@@ -79,6 +80,7 @@ class Expected(NamedTuple):
     runs: float
     estimate: float
     estimate_found: float
+    covered: float
 
 
 def expect(
@@ -93,9 +95,11 @@ def expect(
     for start in range(0, repeats, CHUNK):
         count = min(CHUNK, repeats - start)
         n = design.most if design else most
-        d = SCENARIOS[scenario](generator, count, m, n) / SD[scenario] + np.broadcast_to(effect, m)[:, None]
-        parts.append(_fixed(d, alpha) if design is None else _sequential(d, design, alpha, margin))
-    outcome, seeds, estimate = (np.concatenate(part) for part in zip(*parts, strict=True))
+        noise = SCENARIOS[scenario](generator, count, m, n) / SD[scenario]
+        d = noise + np.broadcast_to(effect, m)[:, None]
+        outcome, seeds, means = _fixed(d, alpha) if design is None else _sequential(d, design, alpha, margin)
+        parts.append((outcome, seeds, means, _covers(noise, design, seeds, alpha)))
+    outcome, seeds, estimate, covered = (np.concatenate(part) for part in zip(*parts, strict=True))
     better = (outcome == 1) & (estimate > 0)
     return Expected(
         float(better.mean()),
@@ -105,7 +109,17 @@ def expect(
         float(sets * (seeds.sum(-1) + seeds.max(-1)).mean()),
         float(estimate.mean()),
         float(estimate[better].mean()) if better.any() else math.nan,
+        float(covered.mean()),
     )
+
+
+def _covers(noise: NDArray, design: Design | None, seeds: NDArray, alpha: float) -> NDArray:
+    """Whether the repeated interval (once, the t interval) holds the true difference when a variant ends [R, m]."""
+    if design is None:
+        t = statistics.paired_t(noise, 1 - alpha)
+        return (t.low <= 0) & (t.high >= 0)
+    refuted = crossings(noise, design, alpha, draws=DRAWS)[0]
+    return ~np.take_along_axis(refuted, np.searchsorted(design.looks, seeds)[..., None], -1)[..., 0]
 
 
 def _fixed(d: NDArray, alpha: float) -> tuple[NDArray, NDArray, NDArray]:
@@ -128,3 +142,40 @@ def _sequential(d: NDArray, design: Design, alpha: float, margin: float | None) 
     seeds = np.asarray(design.looks)[look]  # -1, where a comparison stays open, is the last
     means = d.cumsum(-1) / np.arange(1, d.shape[-1] + 1)
     return outcome, seeds, np.take_along_axis(means, seeds[..., None] - 1, -1)[..., 0]
+
+
+def section(repeats: int) -> str:
+    """The section of CALIBRATION.md on sequential studies, as Markdown."""
+    looking = {name: design for name, design in DESIGNS.items() if design}
+
+    def table(head: list[str], body: list[list[str]]) -> str:
+        lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)])
+
+    found, errors = [], []
+    limit = bound(repeats)
+    for name, design in DESIGNS.items():
+        mixed = [expect(design, e, repeats) for e in EFFECTS]
+        found.append([name, *(f"{x.found:.3f}" for x in mixed), *(f"{x.runs:.0f}" for x in mixed)])
+        wrong = [expect(design, 0.0, repeats, scenario=scenario).different for scenario in SCENARIOS]
+        single = expect(design, 0.0, repeats, m=1).different
+        errors.append([name, *(f"**{x:.3f}**" if x > limit else f"{x:.3f}" for x in [single, *wrong])])
+    equivalent = []
+    for name, design in looking.items():
+        for margin in MARGINS:
+            null = expect(design, 0.0, repeats, margin=margin)
+            edge = expect(design, margin, repeats, margin=margin)
+            cells = f"{null.runs:.0f}", f"{null.equivalent:.3f}", f"{edge.any_equivalent:.3f}"
+            equivalent.append([f"{name}, margin {margin:g}", *cells])
+    inflated = []
+    for name, design in looking.items():
+        half = expect(design, 0.5, repeats)
+        inflated.append([name, f"{half.estimate_found:.2f}", f"{half.estimate:.2f}", f"{half.covered:.3f}"])
+    return SECTION.format(
+        repeats=repeats, error=3 * math.sqrt(0.25 / repeats), m=FAMILY, looks=", ".join(map(str, LOOKS)), alpha=ALPHA,
+        most=LOOKS[-1], fixed=LOOKS[-1] * (FAMILY + 1),
+        found=table(["", *(f"found, d_z {e:g}" for e in EFFECTS), *(f"runs, d_z {e:g}" for e in EFFECTS)], found),
+        errors=table(["", "single, normal", *SCENARIOS], errors),
+        equivalent=table(["", "runs", "equivalent", "false equivalence"], equivalent),
+        inflated=table(["", "mean where better", "mean at the end", "repeated interval covers"], inflated),
+    )  # fmt: skip

@@ -117,6 +117,10 @@ def _check(content: Any, path: Path) -> Baseline:
                 raise Damaged(f"{name} has {str(value)[:40]!r} for {column}")
         if is_deep(run["recipe"]) or is_deep(run["options"]):
             raise Damaged(f"{name} has a recipe of too many levels")
+    try:
+        datetime.fromisoformat(content["frozen"])
+    except ValueError as error:
+        raise Damaged(f"{path} does not say when it was frozen, but {content['frozen'][:40]!r}") from error
     places = Counter(tuple(run[name] for name in PLACE) for run in content["runs"])
     place, times = places.most_common(1)[0]
     if times > 1:

@@ -357,3 +357,13 @@ def test_another_code_is_another_variant(tmp_path, baseline, capsys):
     regress(baseline, sweep(tmp_path / "new", seeds=range(6), key=1))
     regress(baseline, sweep(tmp_path / "mended", key=2, revision="b" * 40))
     assert "(level" not in table_of(capsys.readouterr().out).split("verdict:")[-2]
+
+
+def test_a_baseline_says_when_it_was_frozen(tmp_path, baseline, capsys):
+    content = json.loads(baseline.read_text())
+    rewrite(baseline, content | {"frozen": "2026-01-01T00:00:00"})
+    regress(baseline, sweep(tmp_path / "new", key=1))
+    assert "baseline frozen 2026-01-01, " in table_of(capsys.readouterr().out)
+    rewrite(baseline, content | {"frozen": "yesterday"})
+    assert regress(baseline, tmp_path / "new") == 2
+    assert "does not say when it was frozen, but 'yesterday'" in capsys.readouterr().err

@@ -1,0 +1,139 @@
+"""Looks at runs: which seeds count, what a failed run is, which arms go on, and what is shown."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.__main__ import main
+from analysis.records.declared import parse
+from analysis.records.looks import append_look, read_looks
+from analysis.verdicts import sequential
+from tests.analysis.synthetic import make_run
+
+BLOCK = {
+    "primary": "nll",
+    "baseline": "kd",
+    "families": {"variants": {"against": "kd", "arms": ["combined", "perturbation"]}},
+    "sequential": {"looks": [6, 8, 10], "spending": "pocock"},
+}
+
+
+def runs_of(effects, seeds=range(10), sets=(0,), noise=0.05, statuses=None):
+    """A table of runs: baseline and variants with an effect each."""
+    rows = []
+    for number in sets:
+        for seed in seeds:
+            generator = np.random.default_rng([number, seed])
+            for arm, effect in {"kd": 0.0, **effects}.items():
+                status = (statuses or {}).get((arm, number, seed), "done")
+                value = 0.5 + effect + noise * generator.normal()
+                rows.append(
+                    {"run": f"{arm}-{number}-{seed}", "arm": arm, "data": "digits", "model": "m", "teacher_set": number,
+                     "seed": seed, "status": status, "nll": value if status == "done" else None}
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def study(**more):
+    return parse(BLOCK | more, "test")
+
+
+def stand(runs, declared, n, sets=(0,)):
+    return {s["variant"]: s for s in sequential.stand(runs, declared, list(range(n)), list(sets))}
+
+
+def test_a_large_difference_is_found_and_its_arm_stops():
+    runs = runs_of({"combined": -0.5, "perturbation": 0.0})
+    found = stand(runs, study(), 8)
+    assert (found["combined"]["verdict"], found["combined"]["decided"]) == ("better", 2)
+    assert found["perturbation"]["verdict"] == "open"
+    assert sequential.open_arms(list(found.values())) == {("digits", "m", "kd"), ("digits", "m", "perturbation")}
+    assert stand(runs_of({"combined": 0.5, "perturbation": 0}), study(), 8)["combined"]["verdict"] == "worse"
+
+
+def test_at_the_last_look_nothing_stays_open():
+    found = stand(runs_of({"combined": 0.0, "perturbation": 0.0}), study(), 10)
+    assert {s["verdict"] for s in found.values()} == {"inconclusive"}
+    assert sequential.open_arms(list(found.values())) == set()
+
+
+def test_an_arm_that_stopped_keeps_its_look():
+    """Its later seeds are not there; what it was found at stays, and the others go on."""
+    runs = runs_of({"combined": -0.5, "perturbation": 0.0})
+    runs = runs[~((runs["arm"] == "combined") & (runs["seed"] >= 8))]
+    found = stand(runs, study(), 10)
+    assert (found["combined"]["n"], found["combined"]["decided"]) == (8, 2)
+    assert found["perturbation"]["n"] == 10
+
+
+def test_a_seed_counts_when_all_sets_have_ended():
+    runs = runs_of({"combined": -0.5, "perturbation": 0.0}, sets=(0, 1))
+    assert stand(runs, study(), 8, (0, 1))["combined"]["n"] == 8
+    runs = runs[~((runs["arm"] == "combined") & (runs["teacher_set"] == 1) & (runs["seed"] == 7))]
+    assert stand(runs, study(), 8, (0, 1))["combined"]["n"] == 6
+    runs.loc[(runs["arm"] == "combined") & (runs["seed"] == 5), "status"] = "interrupted"
+    assert stand(runs, study(), 8, (0, 1))["combined"]["n"] == 0
+
+
+@pytest.mark.parametrize("statistic", ["mean", "rank"])
+def test_failed_runs_are_the_worst(statistic):
+    """As good an arm as any, but three of its runs are gone: what is left of it is not better."""
+    declared = study(sequential={**BLOCK["sequential"], "statistic": statistic})
+    runs = runs_of({"combined": -0.5, "perturbation": 0.0})
+    assert stand(runs, declared, 10)["combined"]["verdict"] == "better"
+    gone = {("combined", 0, seed): "diverged" for seed in (1, 3, 4)}
+    runs = runs_of({"combined": -0.5, "perturbation": 0.0}, statuses=gone)
+    found = stand(runs, declared, 10)["combined"]
+    assert found["verdict"] != "better"
+    for seed in (1, 3, 4):
+        assert found["differences"][seed] == "inf" if statistic == "rank" else found["differences"][seed] >= 0
+    both = gone | {("kd", 0, seed): "failed" for seed in (1, 3, 4)}
+    runs = runs_of({"combined": -0.5, "perturbation": 0.0}, statuses=both)
+    found = stand(runs, declared, 10)["combined"]
+    assert found["differences"][1] == 0, "where both failed neither is worse"
+
+
+def test_no_later_look_changes_what_a_failed_run_was():
+    runs = runs_of({"combined": -0.2, "perturbation": 0.0}, statuses={("combined", 0, 2): "failed"})
+    early = stand(runs, study(), 6)["combined"]["differences"]
+    runs.loc[runs["run"] == "kd-0-9", "nll"] = 50.0
+    assert stand(runs, study(), 10)["combined"]["differences"][:6] == early
+
+
+def test_equivalence_ends_a_comparison():
+    declared = study(margins={"nll": 0.2})
+    found = stand(runs_of({"combined": 0.0, "perturbation": 0.0}, noise=0.02), declared, 8)
+    assert {s["verdict"] for s in found.values()} == {"equivalent"}
+    assert found["combined"]["p_equivalence"] <= 0.05
+
+
+def write_study(folder, seeds, block=BLOCK):
+    for seed in range(seeds):
+        generator = np.random.default_rng(seed)
+        for method, effect in (("kd", 0.0), ("combined", -0.3), ("perturbation", 0.0)):
+            value = 0.5 + effect + 0.05 * generator.normal()
+            make_run(folder, method, seed, metrics={"nll": value}, study=block, files=False)
+
+
+def test_the_looks_are_shown_and_nothing_beside_them(tmp_path, capsys):
+    write_study(tmp_path, 5)
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "before its first look, at 6 seeds: 15 runs so far, nothing is judged" in out
+    assert "better" not in out and "p =" not in out
+
+    write_study(tmp_path, 8)
+    from analysis.records.loading import load
+
+    seeds, previous = list(range(8)), None
+    for number, n in enumerate((6, 8), 1):
+        look = sequential.entry(load(tmp_path), study(), seeds[:n], [0], number, "d", previous, "2026-01-01T00:00:00")
+        previous = append_look(tmp_path, look)["digest"]
+    assert main([str(tmp_path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for words in ("1 of 3 6 18 0", "combined - kd better", "sequential p", "repeated 95 % interval", "boundary",
+                  "The mean difference of a study that stopped is inflated", "its next look is at 10 seeds"):  # fmt: skip
+        assert words in out
+    assert len(read_looks(tmp_path)) == 2
+    assert main(["contrasts", str(tmp_path)]) == 0
+    assert "do not hold for it; `table` has its looks" in capsys.readouterr().err
