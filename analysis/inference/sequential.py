@@ -111,24 +111,28 @@ def equivalences(d: ArrayLike, margin: float, design: Design, levels: ArrayLike,
     return above & crossings(margin - d, design, levels, "greater", draws)
 
 
-def settle(different: NDArray, equivalent: NDArray) -> tuple[NDArray, NDArray]:
+def settle(different: NDArray, equivalent: NDArray | None = None) -> tuple[NDArray, NDArray]:
     """Holm by closed testing: how each comparison of a family ends, and at which look.
 
     different, equivalent: [h, ..., m, looks] at alpha / h for h = 1..m. Returns outcome [..., m] (0 open, 1 different,
     2 equivalent) and look [..., m] (-1 where open).
+
+    A comparison frees its share of alpha for the others when it falls; with equivalence, when both of its hypotheses
+    have fallen, of which at most one is true (as `statistics.holm_either`).
     """
     m, looks = different.shape[-2:]
     # What is found at a stricter level is found at a laxer one: the step-down rule is then the closed test.
-    different, equivalent = (np.logical_and.accumulate(c, 0) for c in (different, equivalent))
+    kinds = [np.logical_and.accumulate(c, 0) for c in (different, equivalent) if c is not None]
     outcome = np.zeros(different.shape[1:-1], int)
-    look = np.full_like(outcome, -1)
+    look, free = np.full_like(outcome, -1), np.zeros(outcome.shape, bool)
     for k in range(looks):
         for _ in range(m):
-            for kind, crossed in ((1, different), (2, equivalent)):
-                h = m - (outcome == kind).sum(-1)  # hypotheses of this kind that are left
-                here = np.take_along_axis(crossed[..., k], np.maximum(h - 1, 0)[None, ..., None], 0)[0]
-                new = here & (outcome == 0)
+            h = np.maximum(m - free.sum(-1), 1)
+            here = [np.take_along_axis(c[..., k], (h - 1)[None, ..., None], 0)[0] for c in kinds]
+            for kind, crossed in enumerate(here, 1):
+                new = crossed & (outcome == 0)
                 outcome[new], look[new] = kind, k
+            free |= np.logical_and.reduce(here)
     return outcome, look
 
 

@@ -137,7 +137,7 @@ def _sequential(d: NDArray, design: Design, alpha: float, margin: float | None) 
     """Outcome, seeds and mean of each variant [R, m] at its end."""
     levels = alpha / np.arange(1, d.shape[-2] + 1)
     different = crossings(d, design, levels, draws=DRAWS)
-    equivalent = equivalences(d, margin, design, levels, DRAWS) if margin else np.zeros_like(different)
+    equivalent = equivalences(d, margin, design, levels, DRAWS) if margin else None
     outcome, look = settle(different, equivalent)
     seeds = np.asarray(design.looks)[look]  # -1, where a comparison stays open, is the last
     means = d.cumsum(-1) / np.arange(1, d.shape[-1] + 1)

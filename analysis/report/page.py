@@ -17,6 +17,7 @@ from analysis.records.arms import present
 from analysis.records.loading import failures
 from analysis.report.figures.gallery import everything
 from analysis.report.figures.style import svg
+from analysis.report.order import blocks_of
 from analysis.report.render import as_html
 from analysis.report.summary import place, summarise
 from analysis.report.tables.contrasts import family_tables
@@ -36,6 +37,8 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
     study = study.complete(present(runs))
     view = summarise(runs, study)
     primary = [c for c in view.found if c.metric == study.primary]
+    names = [name for name, _ in blocks_of(runs)]
+    view.tables.sort(key=lambda table: table.title not in names)  # those that decide first
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         Path(__file__).with_name("report.jinja").read_text(encoding="utf-8")
     )
@@ -45,11 +48,12 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
         study=study,
         count=len(runs),
         done=int((runs["status"] == "done").sum()),
-        verdicts=[_verdict(c, primary) for c in primary],
+        verdicts=[_verdict(c, primary) for c in primary] if not view.short else [_nothing(view.short)],
         sentences=view.factorials,
         limits=view.limits + view.missing,
         tables=[as_html(table, f"table-{i}") for i, table in enumerate(view.tables)],
-        contrasts=[as_html(table) for table in family_tables(view.found)],
+        deciding=sum(table.title in names for table in view.tables),
+        contrasts=[as_html(table) for table in family_tables(view.found, wide=True)],
         figures=[
             {"name": f.name, "title": f.title, "alt": f.alt, "uri": _uri(svg(f.figure))}
             for f in everything(runs, study, view.found)
@@ -69,6 +73,10 @@ def _verdict(c: Contrast, among: list[Contrast]) -> dict[str, str]:
         "shown": c.shown_verdict,
         "words": place(c, among) + c.words,
     }
+
+
+def _nothing(words: str) -> dict[str, str]:
+    return {"family": "", "verdict": "inconclusive", "shown": "inconclusive", "words": words}
 
 
 def _uri(text: str) -> str:

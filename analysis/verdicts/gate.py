@@ -24,6 +24,7 @@ from analysis.records.baseline import Baseline
 from analysis.records.errors import AnalysisError, Mixture
 from analysis.records.mixtures import decides, recipe
 from analysis.records.options import of_method
+from analysis.records.outcomes import ended
 from analysis.records.uses import digest_of_runs
 from analysis.verdicts.check import (
     FAILED,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from analysis.records.uses import Use
 
 EXIT = {PASS: 0, REGRESSION: 1, FAILED: 1, UNKNOWN: 2}
-ENDED_BADLY = ("failed", "diverged")
 PAIR = ["data", "model", "teacher_set", "seed"]
 
 
@@ -93,8 +93,7 @@ def regress(
         if not allow_recipe:
             _refuse_other_recipe(mine, theirs, arm)
         # Those that did not end well come along: their partners did.
-        ended = runs[(runs["arm"] == arm) & ((runs["status"] == "done") | runs["status"].isin(ENDED_BADLY))]
-        joined = theirs.merge(ended, on=PAIR, suffixes=("_old", "_new"))
+        joined = theirs.merge(ended(runs[runs["arm"] == arm]), on=PAIR, suffixes=("_old", "_new"))
         for one in _qualities(arm, other, theirs, joined, chosen, alpha, baseline["test"], list(uses)):
             checks.append(replace(one, words=one.words + changed))
         joined = joined[joined["status"] == "done"]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from analysis.inference import sequential, statistics
 from analysis.records import metrics
 from analysis.records.looks import as_json
+from analysis.records.outcomes import ended, failed
 from analysis.verdicts.contrast import Comparison
 from analysis.verdicts.contrasts import comparisons_of
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from analysis.records.looks import Standing
     from analysis.records.study import Study
 
-ENDED = ("done", "failed", "diverged")
 NAMES = {1: "better", -1: "worse", 2: "equivalent"}
 Place = tuple[str, str]  # data set, network
 
@@ -89,15 +89,18 @@ class Outcomes:
 
 def outcomes(runs: pd.DataFrame, column: str) -> dict[Place, Outcomes]:
     """The primary metric by place; runs are rows with arm, status and teacher set."""
-    ended = runs[runs["status"].isin(ENDED)].copy()
-    sign = metrics.metric(column).sign
-    values = ended[column].astype(float) if column in ended else np.nan
-    good = (ended["status"] == "done") & np.isfinite(values)
-    ended["_value"] = np.where(good, values, -sign * np.inf)
+    runs, sign = ended(runs).copy(), metrics.metric(column).sign
+    runs["_value"] = np.where(_bad(runs, column), -sign * np.inf, runs.get(column, np.nan)).astype(float)
     return {
         place: Outcomes(block.pivot(index=["teacher_set", "seed"], columns="arm", values="_value"), sign)
-        for place, block in ended.groupby(["data", "model"], sort=True)
+        for place, block in runs.groupby(["data", "model"], sort=True)
     }
+
+
+def _bad(runs: pd.DataFrame, column: str) -> NDArray:
+    """[runs] bool: not ended well, or without a finite value."""
+    values = runs[column].astype(float) if column in runs else np.full(len(runs), np.nan)
+    return (failed(runs, column) | ~np.isfinite(values)).to_numpy() if len(runs) else np.zeros(0, bool)
 
 
 def stand(runs: pd.DataFrame, study: Study, seeds: list[int], sets: list[int]) -> list[Standing]:
@@ -124,7 +127,8 @@ def _judge(
     sign, margin = metrics.metric(study.primary).sign, study.margins.get(study.primary)
     m, passed = len(rows), sum(look <= max(map(len, data), default=0) for look in design.looks)
     levels = study.alpha / np.arange(1, m + 1)
-    different, equivalent = np.zeros((2, m, m, passed), bool)
+    different = np.zeros((m, m, passed), bool)
+    equivalent = np.zeros_like(different) if margin else None
     for i, d in enumerate(data):
         reached = sum(look <= len(d) for look in design.looks)
         if reached:
@@ -134,11 +138,12 @@ def _judge(
                 equivalent[:, i, :reached] = sequential.equivalences(d, margin, design, levels)
                 equivalent[:, i, reached:] = equivalent[:, i, reached - 1 : reached]
     outcome, look = sequential.settle(different, equivalent)
-    level = study.alpha / max(1, m - int((outcome == 1).sum()))
-    p = statistics.holm([sequential.sequential_p(d, design) if len(d) else 1.0 for d in data])
-    same = statistics.holm(
-        [sequential.sequential_equivalence_p(d, margin, design) if margin and len(d) else 1.0 for d in data]
+    p, same = statistics.holm_either(
+        [sequential.sequential_p(d, design) if len(d) else 1.0 for d in data],
+        [_equivalence_p(d, margin, design) for d in data],
     )
+    fallen = int((outcome == 1).sum()) if margin is None else 0
+    level = study.alpha / max(1, m - fallen)
     standings = []
     for i, ((data_name, model), _, c) in enumerate(rows):
         d, kind = data[i], int(outcome[i])
@@ -164,6 +169,12 @@ def _judge(
     return standings
 
 
+def _equivalence_p(d: NDArray, margin: float | None, design: sequential.Design) -> float:
+    if not margin:
+        return math.nan
+    return sequential.sequential_equivalence_p(d, margin, design) if len(d) else 1.0
+
+
 def _statistic(d: NDArray, design: sequential.Design) -> float:
     return float(sequential.signed_ranks(d).sum() if design.statistic == "rank" else d.mean())
 
@@ -178,11 +189,11 @@ def entry(
     previous: str | None, taken: str,
 ) -> dict[str, Any]:  # fmt: skip
     """A look as `analysis.records.looks` keeps it, not yet sealed. seeds: those that count at this look."""
-    ended = runs[runs["status"].isin(ENDED) & runs["seed"].isin(seeds)]
-    worst = ended[(ended["status"] != "done") | ~np.isfinite(ended[study.primary].astype(float))]
+    counted = ended(runs[runs["seed"].isin(seeds)])
+    worst = counted[_bad(counted, study.primary)]
     return {
         "format": 1, "look": number, "taken": taken, "declared": declared, "primary": study.primary,
         "alpha": study.alpha, "looks": list(study.sequential.looks), "spending": study.sequential.spending,
-        "statistic": study.sequential.statistic, "seeds": seeds, "sets": sets, "runs": len(ended),
+        "statistic": study.sequential.statistic, "seeds": seeds, "sets": sets, "runs": len(counted),
         "failed": sorted(worst["run"]), "standings": stand(runs, study, seeds, sets), "previous": previous,
     }  # fmt: skip

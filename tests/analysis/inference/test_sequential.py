@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.inference import sequential, statistics
+from analysis.inference import ranks, sequential, statistics
 from analysis.inference.sequential import (
     Design,
     crossings,
@@ -63,8 +63,8 @@ def test_one_look_is_the_fixed_sign_flip():
     for level in (0.01, 0.05, 0.2):
         assert (walk(d, Design((10,)), level).crossed[0, :, 0] == (p <= level)).all()
     ranked = walk(d, Design((10,), statistic="rank"), 0.05).crossed[0, :, 0]
-    assert (ranked == (statistics.signed_rank(d) <= 0.05)).all()
-    assert sequential_p(d[0], Design((10,), statistic="rank")) == pytest.approx(float(statistics.signed_rank(d[0])))
+    assert (ranked == (ranks.signed_rank(d) <= 0.05)).all()
+    assert sequential_p(d[0], Design((10,), statistic="rank")) == pytest.approx(float(ranks.signed_rank(d[0])))
 
 
 def test_the_observed_path_is_one_of_the_paths():
@@ -129,7 +129,7 @@ def closed_test(p, alpha):
 def test_holm_is_the_closed_test(p):
     levels = 0.05 / np.arange(1, len(p) + 1)
     different = (np.array(p)[None, :] <= levels[:, None])[..., None]
-    outcome, look = settle(different, np.zeros_like(different))
+    outcome, look = settle(different)
     assert (outcome == 1).tolist() == closed_test(p, 0.05)
     assert ((look == 0) == (outcome == 1)).all()
 
@@ -138,8 +138,19 @@ def test_a_comparison_that_crossed_before_falls_when_another_makes_room():
     different = np.zeros((2, 2, 3), bool)
     different[0, 0, 0:] = True  # crossed at alpha, look 0, but never at alpha / 2
     different[:, 1, 2] = True
-    outcome, look = settle(different, np.zeros_like(different))
+    outcome, look = settle(different)
     assert outcome.tolist() == [1, 1] and look.tolist() == [2, 2]
+
+
+def test_with_equivalence_a_share_is_free_when_both_hypotheses_have_fallen():
+    """At most one of them is true, and each claim of either kind may be the false one."""
+    different, equivalent = np.zeros((2, 2, 2, 1), bool)
+    different[:, 0, 0] = True  # crossed at alpha / 2
+    different[0, 1, 0] = True  # crossed at alpha alone
+    assert settle(different)[0].tolist() == [1, 1]
+    assert settle(different, equivalent)[0].tolist() == [1, 0]
+    equivalent[:, 0, 0] = True
+    assert settle(different, equivalent)[0].tolist() == [1, 1]
 
 
 def test_the_interval_and_p_agree_with_the_verdict():
