@@ -192,13 +192,14 @@ class Study:
         """The rows of the study's runs that have a record."""
         import pandas as pd
 
+        from analysis.records.outcomes import add_collapse
         from analysis.records.rows import read_row
 
         rows = []
         for config, arm in zip(self.configs, self.arms, strict=True):
             if config["seed"] in self.seeds and (found := read_row(run_directory(config))):
                 rows.append(found[0] | {"arm": arm})
-        return pd.DataFrame(rows)
+        return add_collapse(pd.DataFrame(rows), self.declared)
 
     def _table(self) -> pd.DataFrame:
         import pandas as pd

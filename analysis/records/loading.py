@@ -17,6 +17,7 @@ from analysis.records.errors import AnalysisError, AnalysisWarning
 from analysis.records.finding import collect
 from analysis.records.oddities import oddities
 from analysis.records.options import as_text, value_at
+from analysis.records.outcomes import add_collapse
 from analysis.records.texts import few
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def load(
         )
     frame = pd.DataFrame(rows)
     study = study or study_of(frame)
+    frame = add_collapse(frame, study)
     frame["arm"] = arms.labels(frame, study)
     mixed = mixtures.find(frame, study)
     mixtures.refuse(mixed, allow)

@@ -45,6 +45,7 @@ _KNOWN = (
     Metric("fidelity_kl", "KL from ensemble", False, digits=4),
     Metric("barrier", "Loss barrier", False, digits=4),
     Metric("barrier_bn", "Loss barrier (BN re-estimated)", False, digits=4),
+    Metric("collapsed", "Collapsed %", False, 100, 1),  # by the study's rule, see `outcomes`
 )
 MAIN = ("acc", "nll", "brier", "ece", "nll_ts", "ece_ts")
 

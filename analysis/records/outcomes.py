@@ -18,6 +18,8 @@ from harness.store.record import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.records.study import Study
+
 BAD_ENDS = ("failed", "diverged")
 COLLAPSE = {"accuracy": 0.5, "barrier": 1.0}  # below this share of the teacher's; above this loss between two members
 
@@ -45,6 +47,14 @@ def collapsed(runs: pd.DataFrame, rule: Mapping[str, float]) -> NDArray:
     if "barrier_max" in runs and "barrier" in rule:
         bad |= (runs["barrier_max"].astype(float) > rule["barrier"]).to_numpy()
     return bad & (runs["status"] == "done").to_numpy()
+
+
+def add_collapse(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The runs with a column `collapsed`, 0 or 1, NaN where they did not finish, if that is what the study asks about."""
+    if study.primary != "collapsed":
+        return runs
+    values = collapsed(runs, study.collapse).astype(float)
+    return runs.assign(collapsed=np.where(runs["status"] == "done", values, np.nan))
 
 
 def _notes(runs: pd.DataFrame) -> list:

@@ -7,6 +7,7 @@ import pytest
 from analysis.__main__ import main
 from analysis.records.declared import parse
 from analysis.records.looks import append_look, read_looks
+from analysis.records.outcomes import add_collapse
 from analysis.verdicts import sequential
 from tests.analysis.synthetic import make_run
 
@@ -105,6 +106,19 @@ def test_equivalence_ends_a_comparison():
     found = stand(runs_of({"combined": 0.0, "perturbation": 0.0}, noise=0.02), declared, 8)
     assert {s["verdict"] for s in found.values()} == {"equivalent"}
     assert found["combined"]["p_equivalence"] <= 0.05
+
+
+def test_a_study_of_collapse_counts_collapsed_runs():
+    """Two arms with the same accuracies, but that one of them collapses in 7 of 10 seeds."""
+    block = {"primary": "collapsed", "families": {"f": {"pairs": [["combined", "kd"]]}}, "sequential": {"looks": [10]}}
+    declared = parse(block | {"sequential": {"looks": [10], "statistic": "rank"}}, "test")
+    runs = runs_of({"combined": 0.0}).assign(acc=0.9, teacher_acc=0.95)
+    runs.loc[(runs["arm"] == "kd") & (runs["seed"] < 7), "acc"] = 0.3
+    found = stand(add_collapse(runs, declared), declared, 10)["combined"]
+    assert (found["verdict"], found["p"]) == ("better", pytest.approx(2 / 2**7))
+    assert found["differences"] == [-1.0] * 7 + [0.0] * 3
+    runs.loc[(runs["arm"] == "kd") & (runs["seed"] > 1), "acc"] = 0.9
+    assert stand(add_collapse(runs, declared), declared, 10)["combined"]["verdict"] == "inconclusive"
 
 
 def write_study(folder, seeds, block=BLOCK):
