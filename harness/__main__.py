@@ -13,6 +13,7 @@ one run      python -m harness [OPTION=VALUE ...]
 a sweep      python -m harness -m method=all seed=0,1,2 [OPTION=VALUE,VALUE ...]
 on SLURM     python -m harness -m method=all seed=0,1,2 hydra/launcher=submitit_slurm
 a study      python -m harness -m +sweep=NAME
+             python -m harness.study +sweep=NAME    that stops when its question is answered
 
 method       {variants}
              groups, with -m: {groups}

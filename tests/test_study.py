@@ -101,6 +101,27 @@ def test_runs_that_were_looked_at_must_not_change(tmp_path: Path) -> None:
     assert len(log(tmp_path)) == 1
 
 
+def test_failed_runs_have_ended_as_the_worst(tmp_path: Path) -> None:
+    """In a pool of processes; and a run that failed is not tried again, which would be to choose among its outcomes."""
+    arms = "hydra.sweeper.arms=['method=raises','method=supervised']"
+    declared = (
+        "study={primary:nll,families:{f:{pairs:[[raises,supervised]]}},"
+        "sequential:{looks:[4,6],spending:pocock,statistic:rank}}"
+    )
+    command = (arms, "seed=range(6)", "train=smoke", "threads=1", "evaluate.diagnostics=false", declared)
+    pool = ("hydra/launcher=submitit_local", "sweep.workers=2")
+    head = Head(*command, *pool, runs=tmp_path, module="harness.study", plugin=True)
+    assert head.ends() == 0, head.said
+    first, last = log(tmp_path)
+    assert [s["verdict"] for s in (*first["standings"], *last["standings"])] == ["open", "worse"]
+    assert last["standings"][0]["differences"] == ["inf"] * 6
+    assert len(last["failed"]) == 6
+    attempts = {place.name: place.read_text() for place in tmp_path.glob("*raises*/attempts.jsonl")}
+    again = Head(*command, runs=tmp_path, module="harness.study", plugin=True)
+    assert again.ends() == 0
+    assert attempts == {place.name: place.read_text() for place in tmp_path.glob("*raises*/attempts.jsonl")}
+
+
 def test_what_is_no_sequential_study_is_refused(tmp_path: Path) -> None:
     head = Head("method=kd", "seed=0,1", runs=tmp_path, module="harness.study")
     assert head.ends() == 2
