@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the JSON object to a file")
     parser.add_argument("--acceptance", type=Path, metavar="FOLDER", help="everything about a GPU, as one page")
     parser.add_argument("--small", action="store_true", help="with --acceptance: tiny sizes, on the CPU")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     return accept(given) if given.acceptance else bench(given)
 
 
