@@ -57,8 +57,8 @@ def look_up(sheet: Sheet, config: dict[str, Any], where: str) -> None:
     work = at_work(config, sheet.device)
     teachers = work.trainer.teachers
     sheet.expect(isinstance(teachers, CachedTeachers), f"the teachers look nothing up{where}")
-    kind = "cpu" if where else sheet.device.type
-    sheet.expect(all(known.device.type == kind for known in teachers.answers), f"the answers are not{where} on {kind}")
+    (lie,), should = {known.device.type for known in teachers.answers}, "cpu" if where else sheet.device.type
+    sheet.expect(lie == should, f"the answers lie on {lie}, not on {should}")
     copies = [kernel for kernel in list_kernels(sheet, work) if "HtoD" in kernel or "DtoH" in kernel]
     sheet.note(**{f"copies{where}": len(copies)})
     sheet.expect(bool(where) or not copies, f"a step copies: {', '.join(sorted(set(copies)))}")
