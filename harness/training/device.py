@@ -20,3 +20,8 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device={name} is not supported; use auto, cpu, cuda or cuda:N")
     return device
+
+
+def device_kind(device: torch.device) -> str:
+    """What computes there: "cpu", or the GPU's name; two kinds round differently."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

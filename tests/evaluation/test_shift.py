@@ -224,8 +224,10 @@ def test_findings_have_another_name_when_anything_changes(tmp_path, monkeypatch)
         (teacher / "student.safetensors").write_bytes(teacher.name.encode())
     computed = []
 
-    def ask(fingerprint="f", about="x"):
-        return Findings(tmp_path / "found", teachers, fingerprint)("shift", about, lambda: computed.append(1) or {})
+    def ask(fingerprint="f", about="x", device="cpu"):
+        return Findings(tmp_path / "found", teachers, fingerprint, device)(
+            "shift", about, lambda: computed.append(1) or {}
+        )
 
     def counts(**changes):
         before = len(computed)
@@ -233,6 +235,7 @@ def test_findings_have_another_name_when_anything_changes(tmp_path, monkeypatch)
         return len(computed) - before
 
     assert [counts(), counts(), counts(fingerprint="g"), counts(about="y"), counts()] == [1, 0, 1, 1, 0]
+    assert [counts(device="some GPU"), counts(device="another"), counts(device="some GPU"), counts()] == [1, 1, 0, 0]
     (teachers[1] / "student.safetensors").write_bytes(b"other weights")
     assert counts() == 1
     monkeypatch.setattr("harness.store.provenance.code", lambda: "other code")
