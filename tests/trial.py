@@ -49,7 +49,8 @@ class Trial:
         """Train for every epoch of the recipe (one, unless told), then deploy; what is asked is that of `gpu`."""
         data = make_noise().to(device)
         options = asdict(Data(padding=PADDING, flip=True)) | self.data
-        recipe = asdict(Train(epochs=1, batch_size=4, lr=0.05, warmup_epochs=0, steps_per_epoch=STEPS)) | self.recipe
+        recipe = asdict(Train(epochs=1, batch_size=4, lr=0.05, warmup_epochs=0, steps_per_epoch=STEPS, capture=False))
+        recipe |= self.recipe
         marks: list[int] = []  # how much had been asked when a step began
 
         def mark() -> bool:
@@ -69,7 +70,8 @@ class Trial:
             trainer.average_epoch(training, epoch)
             steps += [gpu.events[start:end] for start, end in pairwise(marks)] if gpu else []
         logits = predict(trainer.deploy(training.judged), data.validation)
-        return Outcome(means["loss"], logits.cpu(), steps[0] if gpu else [], steps[1:])
+        graphs = trainer.capture.describe() if trainer.capture else {}
+        return Outcome(means["loss"], logits.cpu(), steps[0] if gpu else [], steps[1:], graphs)
 
     def teachers(self, device: str) -> Teachers:
         count = self.members if self.method.teachers is None else self.method.teachers
@@ -93,13 +95,14 @@ class Outcome:
     """The last epoch's mean loss, the deployed network's logits [N, K], and what was asked in every step.
 
     A step is all from its beginning to that of the next, whose batch is made in it. An epoch's last one is left out: the
-    loss is looked at there. `first` is the process's first step alone.
+    loss is looked at there. `first` is the process's first step alone. `graphs` is how steps were captured.
     """
 
     loss: float
     logits: Tensor
     first: list[Event]
     steps: list[list[Event]]
+    graphs: dict[str, Any]
 
 
 def pretend(trial: Trial) -> Outcome:
