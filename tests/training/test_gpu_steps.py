@@ -84,7 +84,12 @@ TRIALS = {
     **{
         f"combined, {how}, captured": Trial(make("combined"), recipe={**recipe, **CAPTURED}, members=2)
         for how, recipe in RECIPES.items()
-        if how not in ("plain", "not channels last", "swa")
+        if how in ("ema", "adamw", "everything")
+    },
+    **{
+        f"combined, {how}, resumed": Trial(make("combined"), recipe={**recipe, **CAPTURED}, members=2, resumed=True)
+        for how, recipe in RECIPES.items()
+        if how in ("ema", "everything")
     },
     "kd, views, captured": Trial(make("kd"), recipe=CAPTURED, views=True),
     "supervised, dropout, captured": Trial(make("supervised"), drop_out, CAPTURED),
@@ -109,10 +114,12 @@ def test_no_step_waits_and_its_numbers_are_the_cpus(name):
     check(found)
     if trial.recipe.get("capture"):
         assert found.graphs["graphs"] > 0 and found.graphs["failure"] is None
-        assert sum(launches(step)["graph"] for step in found.steps) >= len(found.steps) / 2
+        assert any(launches(step)["graph"] for step in found.steps)
     else:
         assert all(len(step) > 20 for step in found.steps)  # they were seen
-    expected = replace(trial, recipe={"channels_last": True, **trial.recipe}).run("cpu")  # what GPUs choose
+    expected = replace(trial, resumed=False, recipe={"channels_last": True, **trial.recipe}).run(
+        "cpu"
+    )  # what GPUs choose
     assert found.loss == pytest.approx(expected.loss, rel=1e-5)
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
 
