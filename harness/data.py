@@ -10,7 +10,6 @@ import sys
 import time
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,6 +19,7 @@ from harness.run.names import check_name
 from harness.runtime.console import Console
 from harness.training.data import Dataset, load, train_batches
 from harness.training.data.batches import Batches
+from harness.training.device import choose_device
 
 BATCH = 128
 SECONDS = 5.0
@@ -54,12 +54,12 @@ def describe(name: str, data: Dataset, config: dict[str, Any]) -> str:
     """What is in the set, and images a second."""
     sizes = ", ".join(f"{split} {len(getattr(data, split)):,}" for split in ("train", "validation", "test"))
     shape = "x".join(map(str, data.train.images.shape[1:]))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device("auto")
     batches = train_batches(data.to(device).train, config["padding"], config["flip"], 0, min(BATCH, len(data.train)))
     how = f"{workers} workers" if (workers := getattr(data.train.images, "workers", None)) is not None else "in memory"
     return (
         f"{name}: {data.classes} classes, images {shape}; {sizes}; fingerprint {data.fingerprint()}; "
-        f"train batches: {throughput(batches):,.0f} images/s ({how}, {device})"
+        f"train batches: {throughput(batches):,.0f} images/s ({how}, {device.type})"
     )
 
 

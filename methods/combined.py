@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from methods.perturbation import Perturbed
 from methods.weight_averaging import WeightAveraging
@@ -12,4 +13,5 @@ from methods.weight_averaging import WeightAveraging
 class Combined(Perturbed, WeightAveraging):
     """Member m matches teacher m on inputs where the teachers disagree and the members do not yet."""
 
+    capturable: ClassVar[bool] = True
     student_term: bool = True

@@ -14,6 +14,7 @@ from methods.method import check
 class EnsembleKD(KD):
     """A plain student matches the mean of the teachers' tempered softmaxes."""
 
+    capturable: ClassVar[bool] = True
     teachers: ClassVar[int | None] = None
     average: str = "softmax"  # what is averaged over the teachers: their softmaxes, or their logits
 

@@ -13,6 +13,7 @@ from methods.method import Method, check
 class KD(Method):
     """A plain student matches one teacher's tempered softmax."""
 
+    capturable: ClassVar[bool] = True
     teachers: ClassVar[int | None] = 1
     alpha: float = 1.0  # weight of the distillation term; 1 - alpha is the label's
     temperature: float = 4.0

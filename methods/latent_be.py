@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ class LatentBE(nn.Module):
     def compile(self, *args: Any, **options: Any) -> None:
         """Compile both ways of looking at the members, in place (see torch.nn.Module.compile)."""
         super().compile(*args, **options)
-        self.observer.network.compile(*args, **options)
+        self.observer.compile(*args, **options)
 
     def member(self, m: int) -> Callable[[Tensor], Tensor]:
         """Member m in evaluation mode, as a network [B, C, H, W] -> [B, K] on the student's current weights."""
@@ -95,19 +95,27 @@ class LatentBE(nn.Module):
 
 
 class Observer:
-    """A student's parameters and statistics under modules of their own that stay in evaluation mode.
+    """A student's parameters and statistics, frozen, under modules of their own that stay in evaluation mode.
 
-    Perturbations look at single members between two training steps without switching (and walking) the student's
-    modules twice a step.
+    Perturbations look at single members between two training steps: without switching (and walking) the student's
+    modules twice a step, and without a gradient for weights that nobody asks for.
     """
 
     def __init__(self, network: nn.Module):
-        tensors = [*network.parameters(), *network.buffers()]
-        self.network = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()
-        self.selection = rank_one_layers(self.network)[0].selection
+        aliases = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()}
+        buffers = {id(buffer): buffer for buffer in network.buffers()}
+        self.network = copy.deepcopy(network, aliases | buffers).eval()
+        first = rank_one_layers(self.network)[0]
+        self.selection = first.selection
+        self.choices: Sequence[int | Tensor] = range(self.selection.members)
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        self.network.compile(*args, **options)
+        device = next(self.network.parameters()).device
+        self.choices = torch.arange(self.selection.members, device=device).split(1)
 
     def __call__(self, m: int, images: Tensor) -> Tensor:
-        self.selection.only = m
+        self.selection.only = self.choices[m]
         return self.network(images)
 
 

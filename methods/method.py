@@ -6,7 +6,7 @@ Shape suffixes: B images a batch, C channels, H and W pixels, K classes, M teach
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,6 +20,8 @@ class Teachers:
     Calling it gives every member's logits, `answer` those of one; `member(m)` is one network, for gradients with respect
     to its input.
     """
+
+    capturable = True  # whether all that they do, they do on the device: see Method.capturable
 
     def __init__(self, networks: Sequence[nn.Module]):
         self.networks = [network.eval().requires_grad_(False) for network in networks]
@@ -53,6 +55,9 @@ class Method:
     """
 
     teachers: ClassVar[int | None] = None  # how many it learns from; None: all of the set
+    # Whether a step does the same to the same tensors every time but for what `choice` says, so that it can be captured on
+    # a GPU and replayed: what Python does in it is done only once then. Not inherited: each class says it for itself.
+    capturable: ClassVar[bool] = False
     reestimate_bn: bool = False  # recompute the deployed network's batch-norm statistics on the training data
 
     def minimum_teachers(self) -> int:
@@ -75,6 +80,10 @@ class Method:
     def student(self, network: nn.Module, members: int, generator: torch.Generator) -> nn.Module:
         """The module to train, made from a freshly initialised plain network. `members` is the number of teachers."""
         return network
+
+    def choice(self, members: int, generator: torch.Generator) -> Hashable:
+        """What `inputs` draws from the step's generator to choose what it does; `members` is the number of teachers."""
+        return None
 
     def inputs(
         self, images: Tensor, labels: Tensor, teachers: Teachers, student: nn.Module, generator: torch.Generator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -34,12 +35,16 @@ class Perturbed:
         pairs = 2 if self.student_term else 1
         return (2 if self.keep_clean else 1) * super().passes(members) + 3 * pairs
 
+    def choice(self, members, generator):
+        """The ordered pair of this step."""
+        return tuple(self.pair) if self.pair else draw_pair(members, generator)
+
     def known_answers(self, members):
         return 1  # of the pair's second member, on the clean images; the targets are of perturbed ones
 
     def inputs(self, images, labels, teachers, student, generator):
         # The pair comes first: only its two members run, only one of them backwards.
-        i, j = self.pair or draw_pair(len(teachers), generator)
+        i, j = self.choice(len(teachers), generator)
         check(max(i, j) < len(teachers), f"method.pair={[i, j]} names a member that {len(teachers)} teachers lack")
 
         def teacher(m):
@@ -56,6 +61,8 @@ class Perturbed:
 @dataclass
 class Perturbation(Perturbed, EnsembleKD):
     """A plain student matches the averaged teachers on TDiv inputs."""
+
+    capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

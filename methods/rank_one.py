@@ -20,7 +20,15 @@ class Selection:
 
     def __init__(self, members: int):
         self.members = members
-        self.only: int | None = None
+        self.only: int | Tensor | None = None  # a tensor [1] in compiled networks: one graph for all members
+
+    def of(self, factor: Tensor) -> Tensor:
+        """The rows of a factor [M, n] that are computed."""
+        if self.only is None:
+            return factor
+        if isinstance(self.only, Tensor):
+            return factor.index_select(0, self.only)
+        return factor[self.only : self.only + 1]
 
 
 class RankOne:
@@ -64,9 +72,12 @@ class RankOne:
 
     def member_weights(self) -> list[tuple[Tensor, Tensor | None]]:
         """Weight and bias of every member that is computed: all of them, or the selected one."""
-        m = self.selection.only
-        s, r = (self.s, self.r) if m is None else (self.s[m : m + 1], self.r[m : m + 1])
-        weights = self.modulate(self.outer(s, r)).unbind()
+        s, r = (1 + self.selection.of(factor) for factor in (self.ds, self.dr))
+        together = self.modulate(self.outer(s, r))
+        kind = together.device.type
+        if torch.is_autocast_enabled(kind):  # which would cast one member after the other
+            together = together.to(torch.get_autocast_dtype(kind))
+        weights = together.unbind()
         _, bias = self.plain()
         biases = [None] * len(weights) if bias is None else (bias * s).unbind()
         return list(zip(weights, biases, strict=True))

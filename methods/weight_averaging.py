@@ -15,6 +15,7 @@ from methods.method import check
 class WeightAveraging(KD):
     """Member m of a LatentBE student matches teacher m; the members' mean is deployed."""
 
+    capturable: ClassVar[bool] = True
     teachers: ClassVar[int | None] = None
     factors: str = "ones"  # how r and s begin: ones, normal (mean 1), sign (+1 or -1)
     factors_sd: float = 0.5  # of the normal initialisation

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
+import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch._dynamo.callback import CallbackArgs, callback_handler
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -20,12 +22,13 @@ from harness.bench.subjects import Options, Subject
 from harness.config import ConfigError
 from harness.runtime import memory
 from harness.runtime.console import Console
+from harness.training import arithmetic
+from methods.perturbation import Perturbed
 
-WAITS = {
-    "cpu": ("aten::_local_scalar_dense",),
-    "cuda": ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize"),
-}
 PRODUCTS = {"cpu": 2048, "cuda": 8192}  # side of the square matrices whose product shows the device's peak
+# Of warming up: rounds over what a method may draw without anything new, after which nothing is expected to come, and
+# rounds after which one no longer waits for that. What becomes a CUDA graph is run once, then captured, then replayed.
+QUIET, MOST = 2, 8
 
 
 def clock(action: Callable[[], Any], device: torch.device) -> float:
@@ -40,6 +43,55 @@ def clock(action: Callable[[], Any], device: torch.device) -> float:
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+class Compilations:
+    """How many graphs torch.compile made, or recorded as CUDA graphs."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, about: CallbackArgs) -> None:
+        self.count += 1
+
+
+@contextmanager
+def watch_compilations() -> Iterator[Compilations]:
+    found = Compilations()
+    callback_handler.register_start_callback(found.add)
+    try:
+        yield found
+    finally:
+        callback_handler.remove_start_callback(found.add)
+
+
+def count_graphs(compilations: Compilations, subjects: Iterable[Subject]) -> int:
+    """Those that were compiled or recorded, and those that the subjects' trainers captured."""
+    captures = [subject.trainer.capture for subject in subjects]
+    return compilations.count + sum(len(capture.graphs) for capture in captures if capture)
+
+
+def warm_up(subject: Subject, compilations: Compilations) -> None:
+    """Take steps until nothing is allocated, timed, compiled or captured for the first time any more, at most MOST rounds."""
+    known, quiet = count_graphs(compilations, [subject]), 0
+    for _ in range(MOST):
+        visit(subject)
+        before, known = known, count_graphs(compilations, [subject])
+        quiet = quiet + 1 if known == before else 0
+        if quiet == QUIET:
+            break
+
+
+def visit(subject: Subject) -> None:
+    """A step; of a method that draws pairs of members, one with each pair where that may have a graph of its own."""
+    method, trainer = subject.trainer.method, subject.trainer
+    graphs = trainer.recipe["compile"] or trainer.capture
+    if not (graphs and isinstance(method, Perturbed)):
+        return subject.step()
+    for pair in itertools.permutations(range(len(trainer.teachers)), 2):
+        method.pair = list(pair)
+        subject.step()
+    method.pair = None
 
 
 def take_turns(subjects: list[Subject], options: Options, device: torch.device, console: Console) -> None:
@@ -57,7 +109,7 @@ def take_turns(subjects: list[Subject], options: Options, device: torch.device, 
 
 
 def measure_memory(subject: Subject, device: torch.device) -> int:
-    """Bytes that a step needs beyond what is held before it."""
+    """Bytes that a step needs beyond what is held before it; on a GPU without the pool of recorded CUDA graphs."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -73,6 +125,14 @@ def measure_memory(subject: Subject, device: torch.device) -> int:
     return memory.status("VmHWM") - before
 
 
+def graphs_memory(device: torch.device) -> int:
+    """Bytes of a GPU that CUDA graphs keep for themselves between their replays."""
+    if device.type != "cuda":
+        return 0
+    segments = torch.cuda.memory_snapshot()
+    return sum(segment["total_size"] for segment in segments if tuple(segment["segment_pool_id"]) != (0, 0))
+
+
 class FlopCounter(TorchDispatchMode):
     """Adds up floating-point operations by operator (torch's own counter minds modules, which input gradients upset)."""
 
@@ -86,33 +146,19 @@ class FlopCounter(TorchDispatchMode):
 
 
 def count_flops(subject: Subject) -> int:
-    with FlopCounter() as counter:
+    """Floating-point operations of a step, counted an operator at a time, as no compiled or captured step runs them."""
+    trainer, capture = subject.trainer, subject.trainer.capture
+    trainer.capture = None
+    with torch.compiler.set_stance("force_eager"), FlopCounter() as counter:
         subject.step()
+    trainer.capture = capture
     return counter.total
 
 
 def measure_peak(device: torch.device, precision: str) -> float:
-    """FLOP/s of a large square matrix product in a precision; the best of several."""
+    """FLOP/s of a large square matrix product as steps in a precision would do it; the best of several."""
     side = PRODUCTS[device.type]
-    a = torch.randn(side, side, device=device, dtype=getattr(torch, precision))
-    return 2 * side**3 / min(clock(lambda: a @ a, device) for _ in range(6))
-
-
-def trace(subject: Subject, device: torch.device, path: Path | None) -> dict[str, float]:
-    """One step under the profiler: shares of host and device, and how often it waits."""
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
-
-    with profile(activities=activities) as recorded:
-        seconds = clock(subject.step, device)
-    events = recorded.key_averages()
-    if device.type == "cuda":
-        busy = sum(event.self_device_time_total for event in events) / 1e6
-    else:
-        busy = sum(event.self_cpu_time_total for event in events if event.key.startswith("aten::")) / 1e6
-    waits = sum(event.count for event in events if event.key in WAITS[device.type])
-    # The clock itself waits once before and once after the step.
-    waits -= 2 if device.type == "cuda" else 0
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        recorded.export_chrome_trace(str(path))
-    return {"busy": min(1.0, busy / seconds), "waits": waits}
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    with arithmetic.of_steps(precision):
+        return 2 * side**3 / min(clock(lambda: a @ a, device) for _ in range(6))

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 import methods
 from methods.combined import Combined
-from methods.diversify import draw_pair
 from methods.losses import match, soften
 from methods.method import Method
 from methods.perturbation import Perturbation
 from methods.weight_averaging import WeightAveraging
+
+MARK = " (naive)"  # ends the names of naive forms
 
 
 class RankOne(nn.Module):
@@ -79,7 +80,7 @@ class NaiveInputs:
 
     def inputs(self, images, labels, teachers, student, generator):
         x = images.clone().requires_grad_()
-        i, j = draw_pair(len(teachers), generator)
+        i, j = self.choice(len(teachers), generator)
         with torch.enable_grad():
             objective = disagreement(torch.stack([network(x) for network in teachers.networks]), i, j)
             if self.student_term:
@@ -94,8 +95,7 @@ class NaiveInputs:
 
 def disagreement(logits: Tensor, i: int, j: int) -> Tensor:
     """CE(sg p_j, p_i) of logits [M, B, K]; zeros keep every other member in the backward pass, as a mask would."""
-    weights = torch.zeros(len(logits), device=logits.device)
-    weights[i] = 1
+    weights = (torch.arange(len(logits), device=logits.device) == i).float()
     target = soften(logits[j].detach(), 1.0)
     return sum(weight * match(member, target, 1.0) for weight, member in zip(weights, logits, strict=True))
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 import methods
@@ -13,7 +15,8 @@ from harness import streams
 from harness.bench import naive
 from harness.config import ConfigError
 from harness.config.options import TRAIN
-from harness.training import networks
+from harness.run.checks import check_choice
+from harness.training import arithmetic, networks
 from harness.training.data import Dataset, Split
 from harness.training.data.batches import Batch
 from harness.training.trainer import Trainer
@@ -34,12 +37,30 @@ class Options:
     classes: int = 100  # K
     size: int = 32  # of the images, in pixels
     channels: int = 3
-    precision: str = "float32"  # or bfloat16
+    precision: str = "float32"  # or tf32, bfloat16
     compile: str | None = None  # torch.compile's mode: default, reduce-overhead (CUDA graphs), max-autotune
+    capture: bool = True  # steps as CUDA graphs: on GPUs, and not with compile
     channels_last: bool | None = None  # None: on GPUs
     rounds: int = 11
     steps: int = 1  # of each method in a round
     threads: int | None = None  # of torch on the CPU
+
+
+def read_options(arguments: list[str]) -> Options:
+    """Options from NAME=VALUE (lists as NAME=a,b). Raises ConfigError for what is no option or no such value."""
+    if bad := [argument for argument in arguments if "=" not in argument]:
+        raise ConfigError(f"{bad[0]!r} is no OPTION=VALUE; options: {', '.join(asdict(Options()))}")
+    given = OmegaConf.from_dotlist(arguments)
+    if "methods" in given:
+        given.methods = str(given.methods).split(",")
+    try:
+        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
+    except OmegaConfBaseException as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"{first}; options: {', '.join(asdict(Options()))}") from error
+    for name in ("precision", "compile"):
+        check_choice(name, getattr(options, name))
+    return options
 
 
 class Subject:
@@ -50,7 +71,7 @@ class Subject:
         used = bank if method.teachers is None else bank[: method.teachers]
         recipe = {
             **asdict(TRAIN["paper"]),
-            **{name: getattr(options, name) for name in ("precision", "compile", "channels_last")},
+            **{name: getattr(options, name) for name in ("precision", "compile", "capture", "channels_last")},
             "batch_size": options.batch,
         }
         self.trainer = Trainer(method, data, Teachers(used), recipe, padding=4, flip=True, seed=0)
@@ -70,8 +91,9 @@ class Subject:
             epoch += 1
 
     def step(self, count: int = 1) -> None:
-        for _ in range(count):
-            self.trainer.take_step(self.training, next(self.batches))
+        with arithmetic.of_steps(self.trainer.recipe["precision"]):
+            for _ in range(count):
+                self.trainer.take_step(self.training, next(self.batches))
 
 
 def make_data(options: Options, device: torch.device) -> Dataset:
@@ -101,5 +123,5 @@ def make_subjects(options: Options, with_naive: bool, device: torch.device) -> l
     for name in dict.fromkeys([PLAIN, *options.methods]):
         subjects.append(Subject(name, methods.load(name)(), options, data, bank))
         if with_naive and (method := naive.build(name)):
-            subjects.append(Subject(f"{name} (naive)", method, options, data, bank))
+            subjects.append(Subject(name + naive.MARK, method, options, data, bank))
     return subjects

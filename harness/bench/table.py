@@ -12,7 +12,7 @@ def table(result: dict[str, Any]) -> Any:
     title = (
         f"{options['model']}, batch {options['batch']}, M = {options['teachers']}, K = {options['classes']}, "
         f"{options['precision']}, "
-        f"{'compiled' if options['compile'] else 'eager'}; {result['device']}, {result['threads']} threads, "
+        f"{options['compile'] or 'eager'}; {result['device']}, {result['threads']} threads, "
         f"torch {result['torch']}; medians of {options['rounds']} rounds; "
         f"matrix peak {result['peak_flops_per_s'] / 1e9:,.0f} GFLOP/s"
     )
@@ -43,7 +43,14 @@ def ladder_table(results: dict[str, Any]) -> Any:
     shown.add_column("method")
     for rung in results:
         shown.add_column(rung, justify="right")
-    for k, row in enumerate(first["methods"]):
-        rates = [result["methods"][k]["images_per_s"] for result in results.values()]
-        shown.add_row(row["method"], *(f"{rate:,.1f} ({rate / rates[0]:.2f})" for rate in rates))
+    for method, rates in rates_by_method(results).items():
+        known = [rate for rate in rates if rate is not None]
+        shown.add_row(method, *("" if rate is None else f"{rate:,.1f} ({rate / known[0]:.2f})" for rate in rates))
     return shown
+
+
+def rates_by_method(results: dict[str, Any]) -> dict[str, list[float | None]]:
+    """Each method's images a second on every rung; None where it was not measured."""
+    found = [{row["method"]: row["images_per_s"] for row in result["methods"]} for result in results.values()]
+    names = dict.fromkeys(name for rates in found for name in rates)
+    return {name: [rates.get(name) for rates in found] for name in names}

@@ -51,10 +51,15 @@ class Train:
     ema_decay: float = 0.999
     swa_start: float = 0.75  # share of the epochs after which the mean begins; batch norm is re-estimated
     weight_decay: float = 5e-4  # L2 on every parameter; factors of members are pulled to 1
-    precision: str = "float32"  # or bfloat16: autocast, losses stay in float32
+    # float32, exactly; tf32: on GPUs, convolutions and matrix products of a step with ten bits of fraction; bfloat16:
+    # autocast, losses stay in float32. Evaluation is in float32 always.
+    precision: str = "float32"
     compile: str | None = (
         None  # torch.compile's mode: default, reduce-overhead (CUDA graphs), max-autotune; None: eager
     )
+    # On GPUs, steps are captured as CUDA graphs and replayed, which costs the host next to nothing; does not change the
+    # result. Not with train.compile, nor of a method that does not say that it can be.
+    capture: bool = True
     channels_last: bool | None = None  # memory format of images and weights; None: on GPUs, where it is the faster one
     checkpoint_every: int = 5  # epochs between checkpoints; does not change the result
 
@@ -99,7 +104,8 @@ class SweepOptions:
     workers: int | None = None
     poll_s: float = 15.0  # seconds between questions to SLURM about waiting and running jobs; records are seen at once
     # Runs that share one device: a GPU, or a machine's (a job's) cores. Each is a process of its own, which one that
-    # fails does not hurt; as many as fit into memory by earlier records. With hydra/launcher=basic too.
+    # fails does not hurt (under MPS it may, see slurm/OPERATORS.md); as many as fit into the memory of GPU and host by
+    # earlier records. With hydra/launcher=basic too.
     pack: int = 1
 
 
@@ -141,7 +147,10 @@ class Config:
 
     runs: str = "runs"  # folder of run directories
     bank: str | None = None  # folder of trained teachers; None: RUNS/teachers
-    device: str = "auto"  # cpu, cuda, cuda:1; auto takes a GPU where there is one
+    device: str = "auto"  # cpu, cuda, cuda:1; auto: a GPU where there is one; of several that with the most free memory
+    deterministic: bool = (
+        False  # on a GPU, only algorithms that repeat themselves bit for bit (a CPU's always do); slower
+    )
     threads: int | None = None  # of torch on the CPU; None: SLURM's for the job, one for preresnet_tiny, else torch's
     force: bool = False  # run again what is done
     fail_fast: bool = False  # a sweep's first failure cancels what has not finished
@@ -182,7 +191,7 @@ TRAIN = {
 CHOICES = {
     "schedule": ("cosine", "linear", "step", "constant"),
     "optimiser": ("sgd", "adamw"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("float32", "tf32", "bfloat16"),
     "average": ("none", "ema", "swa"),
     "compile": (None, "default", "reduce-overhead", "max-autotune"),
 }

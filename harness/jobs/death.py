@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.jobs import queue
+from harness.runtime import gpus
 from harness.store.aside import clear_damaged, put_back_trained
 from harness.store.attempts import append_event
 from harness.store.files import Damaged
@@ -35,7 +37,11 @@ def of_job(job: str, end: queue.Ending, log: str | None) -> Death:
 def of_process(code: int | None, log: str | None, slurm: dict[str, Any] | None = None) -> Death:
     """The death of a run's process by its exit code, None where nobody saw it end."""
     said = "is gone" if code is None else f"died by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return Death(f"its process {said}{queue.last_words(Path(log) if log else None)}", log, None, slurm)
+    if code == -signal.SIGKILL:
+        said += ", as where the host's memory runs out (sweep.pack and data.workers decide how much is needed)"
+    file = Path(log) if log else None
+    mps = gpus.shared_fate() if code and "CUDA error" in queue.tail(file) else ""
+    return Death(f"its process {said}{queue.last_words(file)}{mps}", log, None, slurm)
 
 
 def bury(directory: Path, config: dict[str, Any], death: Death) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harness.jobs import queue
 from harness.jobs.pack import INTERRUPTED, run_pack
+from harness.runtime import gpus
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, StopRequest
 from harness.store import provenance
@@ -63,12 +64,15 @@ def run_alone(file: Path, stop: StopRequest) -> list[Path]:
     return []
 
 
-def attempt(file: Path, stop: StopRequest) -> None:
-    """Execute the run of a config.json, or say that another process is at it.
+def attempt(file: Path, stop: StopRequest, given_its_gpu: bool = False) -> None:
+    """Execute the run of a config.json, or say that another process is at it. A process that was given its GPU sees no
+    other, and calls it cuda:0 whatever the number that the user said.
 
     Raises RunFailed, Interrupted, or whatever went wrong.
     """
     config = read_config(file)
+    if given_its_gpu:
+        config["device"] = config["device"].partition(":")[0]
     directory, name = run_directory(config), file.parent.name
     if directory.name != name:
         raise RunFailed(
@@ -79,8 +83,8 @@ def attempt(file: Path, stop: StopRequest) -> None:
             f"{file} is of a run in another folder ({directory.parent}): it was damaged, or moved; submit again"
         )
     slurm = provenance.slurm()
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-    append_event(directory, "started", host=os.uname().nodename, pid=os.getpid(), gpus=gpus, slurm=slurm)
+    seen = os.environ.get(gpus.VISIBLE)
+    append_event(directory, "started", host=os.uname().nodename, pid=os.getpid(), gpus=seen, slurm=slurm)
     from harness.run.run import execute
 
     try:
@@ -155,7 +159,7 @@ def main() -> int:
     """`python -m harness.jobs.job RUN/config.json`: a run as a process of its own, in the pool or in a pack."""
     with StopRequest() as stop:
         try:
-            attempt(Path(sys.argv[1]), stop)
+            attempt(Path(sys.argv[1]), stop, given_its_gpu=True)
         except Interrupted as error:
             print(error)
             return INTERRUPTED

@@ -12,21 +12,23 @@ from harness.jobs import death, snapshot
 from harness.jobs.backend import Config
 from harness.jobs.death import Death
 from harness.jobs.process import start_run
+from harness.jobs.slots import Slot
 from harness.store.claim import is_claimed
 from harness.store.submission import read_submission, write_config, write_submission
 
 
 class Local:
-    """Processes of this machine, `workers` at a time, spread over its GPUs where there are any."""
+    """Processes of this machine, one at a time in each of the slots; a slot is the GPU of its runs, None for those that
+    choose for themselves.
+    """
 
     survives = False
 
-    def __init__(self, runs: Path, workers: int, gpus: list[str]):
+    def __init__(self, runs: Path, slots: list[Slot]):
         self.jobs: dict[Path, str] = {}
         self.unsubmitted: set[Path] = set()
         self.code = snapshot.take(runs)
-        self.workers = workers
-        self.slots: list[str | None] = [gpus[k % len(gpus)] if gpus else None for k in range(self.workers)]
+        self.slots = slots
         self.waiting: dict[Path, Config] = {}
         self.running: dict[Path, tuple[subprocess.Popen, int]] = {}
         self.ended: dict[Path, int] = {}
@@ -47,7 +49,7 @@ class Local:
                 self.ended[directory] = process.returncode
                 del self.running[directory]
         taken = {slot for _, slot in self.running.values()}
-        for slot in range(self.workers):
+        for slot in range(len(self.slots)):
             if self.waiting and slot not in taken:
                 directory = next(iter(self.waiting))
                 self.running[directory] = self.start(directory, self.waiting.pop(directory), slot), slot
@@ -61,8 +63,7 @@ class Local:
     def start(self, directory: Path, config: Config, slot: int) -> subprocess.Popen:
         file = write_config(directory, config)
         write_submission(directory, None, str(file.with_name("job.log")))
-        gpu = {} if self.slots[slot] is None else {"CUDA_VISIBLE_DEVICES": self.slots[slot]}
-        return start_run(file, self.code, max(1, (os.cpu_count() or 1) // self.workers), **gpu)
+        return start_run(file, self.code, max(1, (os.cpu_count() or 1) // len(self.slots)), self.slots[slot])
 
     def death(self, directory: Path) -> Death:
         about = read_submission(directory)
@@ -73,16 +74,6 @@ class Local:
             self.waiting.pop(directory, None)
             if directory in self.running:
                 self.running[directory][0].terminate()
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that runs may be given, as CUDA_VISIBLE_DEVICES names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name]
-    import torch
-
-    return [str(k) for k in range(torch.cuda.device_count())]
 
 
 def claimed_here(directory: Path) -> bool:

@@ -1,7 +1,8 @@
-"""Several runs beside each other in one SLURM job, on its one device: small networks leave most of it idle.
+"""Several runs beside each other in one SLURM job, on its GPUs or cores: small networks leave most of a device idle.
 
 Each is a process like any other run's, with a claim, checkpoint and record of its own; this one only looks after
-them: it starts as many as fit, passes on the warning before the end, and notes how those died that could not.
+them: it starts as many as fit, in turns on the job's GPUs, passes on the warning before the end, and notes how those
+died that could not.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from harness.jobs import death, memory
 from harness.jobs.process import start_run
+from harness.jobs.slots import Slot, gpus_for
 from harness.runtime.interruption import StopRequest, held_back
 from harness.store import provenance
 from harness.store.record import answers, settled
@@ -31,27 +33,29 @@ def run_pack(files: list[Path], stop: StopRequest) -> list[Path]:
     """
     configs = {file: read_config(file) for file in files}
     waiting = [file for file in files if not has_ended(file.parent, configs[file])]
-    gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    together, note = memory.most_together([configs[file] for file in waiting], len(files), gpus)
+    names = gpus_for(configs[files[0]]["device"])
+    slots, note = memory.find_slots([configs[file] for file in waiting], len(files), names)
     if note:
         print(note)
-    threads = max(1, int(os.environ.get("SLURM_CPUS_PER_TASK", os.cpu_count() or 1)) // together)
-    running: dict[Path, subprocess.Popen] = {}
+    threads = max(1, int(os.environ.get("SLURM_CPUS_PER_TASK", os.cpu_count() or 1)) // len(slots))
+    running: dict[Path, tuple[subprocess.Popen, Slot]] = {}
     interrupted = []
     told = False
     while running or (waiting and not stop()):
-        while waiting and len(running) < together and not stop():
+        while waiting and slots and not stop():
+            slot = slots.pop(0)
             with held_back():  # a warning that comes before a run can listen waits for it
-                running[waiting[0]] = start_run(waiting[0], Path.cwd(), threads)
-            print(f"{waiting.pop(0).parent.name}: started")
+                running[waiting[0]] = start_run(waiting[0], Path.cwd(), threads, slot), slot
+            print(f"{waiting.pop(0).parent.name}: started" + (f" on GPU {slot}" if slot else ""))
         if stop() and not told:
             told = True
-            for process in running.values():
+            for process, _ in running.values():
                 process.send_signal(stop.signal)
-        for file, process in list(running.items()):
+        for file, (process, slot) in list(running.items()):
             if (code := process.poll()) is None:
                 continue
             del running[file]
+            slots.append(slot)
             print(f"{file.parent.name}: ended with exit code {code}")
             if settled(file.parent) is None:
                 if stop() and code in STOPPED:

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness.runtime import gpus
 
-def start_run(file: Path, code: Path, threads: int, **environment: str) -> subprocess.Popen:
+
+def start_run(file: Path, code: Path, threads: int, gpu: str | None) -> subprocess.Popen:
     """Start the run of a config.json with the code in that folder; its output goes to job.log beside the file.
 
     `threads` are its share of the cores, unless the user's own OMP_NUM_THREADS or the run's `threads` say otherwise.
+    `gpu` is the only one that it sees; None: what this process sees.
     """
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **environment}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ} | ({} if gpu is None else {gpus.VISIBLE: gpu})
     if "SLURM_CPUS_PER_TASK" in environment:
         environment["SLURM_CPUS_PER_TASK"] = str(threads)
     with (file.parent / "job.log").open("ab") as output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import traceback
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +18,7 @@ from harness.runtime import memory
 from harness.store import provenance
 from harness.store.identity import run_hash
 from harness.store.record import VERSION
+from harness.training import arithmetic
 from harness.training.data import Dataset
 from harness.training.state import Training
 
@@ -51,15 +53,15 @@ def tell(error: Exception, status: str, directory: Path) -> dict[str, Any]:
     }
 
 
-def describe_cost(training: Training, network: nn.Module, data: Dataset, batch_size: int) -> dict[str, float]:
+def describe_cost(training: Training, network: nn.Module, data: Dataset) -> dict[str, float]:
     """A record's `cost`, but for the wall time."""
     device = training.device
     on_gpu = device.type == "cuda"
     return {
         "wall_s": 0.0,
         "device_s": training.seconds,
-        "images_per_s": training.step * batch_size / training.seconds,
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else memory.peak_of_this_process(),
+        "images_per_s": statistics.median(training.rates),
+        "peak_memory_bytes": training.peak_bytes if on_gpu else memory.peak_of_this_process(),
         "parameters": sum(p.numel() for p in network.parameters()),
         "flops": count_flops(network, data.test.images[:1]),
     }
@@ -68,7 +70,7 @@ def describe_cost(training: Training, network: nn.Module, data: Dataset, batch_s
 def describe_source(device: torch.device) -> dict[str, Any]:
     """The fields of a record's provenance that do not depend on the run."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return provenance.describe(name, torch.get_num_threads())
+    return {**provenance.describe(name, torch.get_num_threads()), "gpu": arithmetic.describe(device)}
 
 
 def timestamp(seconds: float) -> str:

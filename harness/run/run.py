@@ -24,6 +24,7 @@ from harness.evaluation.predictions import check_predictions, labels_of, predict
 from harness.run.bank import Bank, await_teacher
 from harness.run.checkpoint import Checkpoints
 from harness.run.data import changed, load_images
+from harness.run.device_errors import explained, giving_back
 from harness.run.folder import check_folders, finished, has_leftovers, make_writable, read_or_set_aside, tidy
 from harness.run.log import RunLog
 from harness.run.network import read_network, write_network
@@ -40,7 +41,7 @@ from harness.store.identity import is_teacher, run_directory, run_hash
 from harness.store.predictions import PREDICTIONS, write_predictions
 from harness.store.record import check_files, lacks, write_record
 from harness.store.weights import WEIGHTS
-from harness.training import networks
+from harness.training import arithmetic, compilation, networks
 from harness.training.data.changes import image_changes
 from harness.training.device import choose_device
 from harness.training.state import Training
@@ -72,8 +73,9 @@ def execute(
             console.say(f"note: {said}")
         return record
     device = choose_device(config["device"])
+    arithmetic.prepare(config["deterministic"])
     make_writable(directory, "bank" if is_teacher(config) and config["bank"] else "runs")
-    with Claim(directory) as claim:
+    with Claim(directory) as claim, giving_back(device):
         tidy(directory)
         if force:
             set_aside(directory, anew=True)
@@ -116,6 +118,9 @@ class Run:
         self.fingerprint: str | None = None  # of the data, once they are loaded
         self.bank: Bank | None = None  # once its teachers are there
         self.teachers: Teachers | None = None
+        # What torch.compile and CUDA graphs made of it, once it is trained.
+        self.compiled: dict[str, Any] | None = None
+        self.captured: dict[str, Any] | None = None
         provenance.code(), provenance.revision()  # now: the files may change while the run goes on
 
     def execute(self) -> Record:
@@ -139,6 +144,7 @@ class Run:
             record["provenance"]["ended"] = timestamp(time.time())
             record = write_record(self.directory, record)
         except Exception as error:
+            error = explained(error, self.config)
             self.claim.check()  # whatever went wrong, the files of a new owner are left alone
             if trained:  # what it knew before is not lost
                 put_back_trained(self.directory)
@@ -146,7 +152,7 @@ class Run:
             self.log.write(traceback.format_exc() if status == "failed" else f"{status}: {error}")
             if not trained:
                 write_record(self.directory, self.record(status, error))
-            raise
+            raise error
         finally:
             self.log.close()
         clean_up(self.directory)
@@ -158,8 +164,6 @@ class Run:
         self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
         trainer = self.trainer()
         self.steps_per_epoch = trainer.steps_per_epoch
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)  # of earlier runs of this process
         training = trainer.start(network)
         self.checkpoints = Checkpoints(self.directory, run_hash(self.config), self.fingerprint, self.console)
         if found := self.checkpoints.load():
@@ -168,7 +172,11 @@ class Run:
             self.log.write(f"resumed at step {training.step}, attempt {self.earlier['attempts'] + 1}")
         self.log.begin(self.earlier["epochs"])
         trainer.run(training)
-        return self.evaluate(trainer, training)
+        mode = self.config["train"]["compile"]
+        self.compiled = compilation.describe(mode)
+        self.captured = trainer.capture.describe() if trainer.capture else None
+        with compilation.uncompiled(mode):
+            return self.evaluate(trainer, training)
 
     def save(self, training: Training) -> None:
         """Write the checkpoint. Raises TakenOver."""
@@ -227,7 +235,7 @@ class Run:
             raise Diverged(f"the deployed network of epoch {training.best.epoch} gives answers that are no numbers")
         record["metrics"], record["notes"] = judge_all(logits, labels, self.bank.logits())
         record["selection"] = {"epoch": training.best.epoch, "acc": training.best.acc}
-        record["cost"] = describe_cost(training, network, self.data, self.config["train"]["batch_size"])
+        record["cost"] = describe_cost(training, network, self.data)
         nll_ts = record["metrics"]["student"]["test"]["nll_ts"]
         record["diagnostics"] = self.evaluation.diagnose(training.student, network, self.bank, nll_ts, labels)
         record |= self.evaluation.try_elsewhere(network, self.bank)
@@ -277,6 +285,8 @@ class Run:
             "attempts": self.earlier["attempts"] + 1,
             "teachers": self.bank.names if self.bank else [],
             "teacher_views": isinstance(self.teachers, CachedTeachers),
+            "compiled": self.compiled,
+            "captured": self.captured,
             "data": self.fingerprint,
         }
         return record

@@ -47,6 +47,7 @@ class CachedTeachers(Teachers):
     def __init__(self, networks: Sequence[nn.Module], answers: Sequence[Tensor]):
         super().__init__(networks)
         self.answers = answers
+        self.capturable = answers[0].device.type != "cpu"
         self.images: Tensor | None = None
         self.views: Views | None = None
 

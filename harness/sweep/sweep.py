@@ -21,8 +21,9 @@ from harness.config import ConfigError
 from harness.config.teachers import teacher_configs
 from harness.jobs import memory
 from harness.jobs.backend import Backend, Shape
-from harness.jobs.local import Local, visible_gpus
+from harness.jobs.local import Local
 from harness.jobs.queue import QueueUnreachable
+from harness.jobs.slots import gpus_for
 from harness.jobs.slurm import Slurm
 from harness.run.folder import check_folders, make_writable
 from harness.runtime.console import Bar, Console
@@ -69,10 +70,14 @@ class Sweep:
         self.console = Console()
         self.started = time.time()
         self.not_run: dict[Path, str] = {}  # students whose teacher failed
+        self.tried: set[Path] = set()  # what this process itself was at
         self.teachers: dict[Path, str] = {}  # how those that were looked at have ended
 
     def run(self) -> int:
         """Run what is missing and report; returns the exit status."""
+        device = self.configs[0]["device"]
+        if self.launcher_is("SlurmLauncher") and ":" in device:
+            raise ConfigError(f"device={device} on SLURM, which chooses the GPUs of a job: use device=cuda")
         if self.configs[0]["harness"]["plan"]:
             print_plan(self.plan, self.folder, self.console, self.describe_arrays)
             return 0
@@ -103,10 +108,11 @@ class Sweep:
         sweep has come to its report, else the exit status.
         """
         from harness.run.run import execute
+        from harness.training.device import is_lost
 
         todo = [*self.plan.teachers.values(), *self.plan.students.values()]
         bar = Bar(self.console, "sweep", len(todo))
-        failed = 0
+        failed, lost = 0, False
         with StopRequest() as stop:
             for done, config in enumerate(todo):
                 bar.update(done, f"{done - failed} done, {failed} failed, {len(todo) - done} left")
@@ -114,6 +120,7 @@ class Sweep:
                 if reason := self.lacks_teacher(config):
                     self.not_run[directory] = reason
                     continue
+                self.tried.add(directory)
                 try:
                     record = execute(config, self.console, stop)
                     self.console.say(outcome(record, directory))
@@ -136,22 +143,29 @@ class Sweep:
                 failed += not ended_well
                 if failed and self.fail_fast:
                     break
+                if lost := not ended_well and is_lost():
+                    break
         bar.close()
-        return None
+        return self.run_apart() if lost else None
+
+    def run_apart(self) -> int | None:
+        """What is left, one after the other in processes of their own."""
+        self.console.say("the GPU of this process answers no more: what is left runs in fresh processes, one at a time")
+        device = self.configs[0]["device"]
+        return self.run_jobs(Local(self.folder, gpus_for(device) if ":" in device else [None]))
 
     # Processes of this machine
 
     def pool(self) -> Local:
-        """As many at a time as the options say: on each GPU, or on the machine's cores, `sweep.pack`."""
+        """As many at a time as the options say and memory holds: on each GPU, or on the machine's cores, `sweep.pack`."""
         pack, workers = self.options["pack"], self.options["workers"]
-        gpus = [] if self.configs[0]["device"] == "cpu" else visible_gpus()
+        gpus = gpus_for(self.configs[0]["device"])
+        most = pack * max(1, len(gpus)) if pack > 1 else workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2)
         todo = [*self.plan.teachers.values(), *self.plan.students.values()]
-        if pack > 1:
-            pack, note = memory.most_together(todo, pack, gpus)
-            if note:
-                self.console.say(note)
-            workers = pack * max(1, len(gpus))
-        return Local(self.folder, workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2), gpus)
+        slots, note = memory.find_slots(todo, most, gpus)
+        if note and (pack > 1 or len(slots) < most):
+            self.console.say(note)
+        return Local(self.folder, slots)
 
     # Launchers of other plugins
 
@@ -193,7 +207,8 @@ class Sweep:
             for what, runs in (("teachers", self.plan.teachers), ("students", self.plan.students)):
                 if what == "students":
                     self.not_run = {d: reason for d, c in runs.items() if (reason := self.lacks_teacher(c))}
-                todo = {directory: config for directory, config in runs.items() if directory not in self.not_run}
+                past = self.not_run.keys() | self.tried
+                todo = {directory: config for directory, config in runs.items() if directory not in past}
                 if not submitter.submit_patiently(what, todo, stop):
                     self.console.say(f"stopped; no {what} are submitted")
                     return STOPPED

@@ -15,15 +15,29 @@ from harness.training.data.files import FileImages
 
 @torch.inference_mode()
 def predict(network: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
-    """Logits [N, K] in float32 of a split's images, in the network's current mode."""
-    batches = split.images.split(batch_size or batch_for(split.images))
-    return torch.cat([network(to_unit(images)).float() for images in batches])
+    """Logits [N, K] in float32 of a split's images, in the network's current mode.
+
+    Where a GPU's memory does not do, in smaller batches, with a line that says so.
+    """
+    size = batch_size or batch_for(split.images)
+    while True:
+        try:
+            return torch.cat([network(to_unit(images)).float() for images in split.images.split(size)])
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        # Out here the error is gone, and with it what its traceback held.
+        torch.cuda.empty_cache()
+        size = max(1, size // 2)
+        print(f"memory: the GPU is too full to evaluate {2 * size} images at a time, trying {size}")
 
 
 def batch_for(images: Tensor) -> int:
-    """How many images to predict at a time: on a CPU as few as its caches like, which is twice as fast as 1000."""
-    pixels = 100_000 if images.device.type == "cpu" else 4_000_000
-    return min(1000, max(16, pixels // math.prod(images.shape[-2:])))
+    """How many images to predict at a time: on a CPU as few as its caches like, which is twice as fast as 1000; on a GPU
+    so many that it is busy and takes less memory than training steps do.
+    """
+    pixels, least = (100_000, 16) if images.device.type == "cpu" else (500_000, 64)
+    return min(1000, max(least, pixels // math.prod(images.shape[-2:])))
 
 
 @torch.no_grad()

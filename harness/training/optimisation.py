@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 DROPS = (0.5, 0.75)  # where the schedule `step` divides the rate by ten
 # What is left of the peak when a share t in [0, 1] of the steps after the warm-up is done.
@@ -26,16 +26,21 @@ def learning_rate(step: int, peak: float, warmup_steps: int, total_steps: int, s
     return peak * SCHEDULES[schedule]((step - warmup_steps) / max(1, total_steps - warmup_steps))
 
 
-def build_optimiser(groups: list[dict[str, Any]], kind: str, momentum: float, nesterov: bool) -> torch.optim.Optimizer:
-    """SGD or AdamW over a method's parameter groups.
+def build_optimiser(
+    groups: list[dict[str, Any]], kind: str, momentum: float, nesterov: bool, device: torch.device
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over a method's parameter groups on a device.
 
     SGD's weight decay enters before momentum, as an L2 term of the loss would; AdamW's is decoupled, and its first
     beta is the momentum. A group's lr_scale stands for a factor on its gradient and decay. Adam's step does not
     depend on a gradient's size, so there only the decay is multiplied.
     """
+    on_gpu = device.type == "cuda"
+    if on_gpu:  # there, so that a recorded step reads the rate of the day
+        groups = [{**group, "lr": torch.zeros((), device=device)} for group in groups]
     if kind == "adamw":
         scaled = [{**g, "weight_decay": g["weight_decay"] * g["lr_scale"], "lr_scale": 1.0} for g in groups]
-        return torch.optim.AdamW(scaled, lr=0.0, betas=(momentum, 0.999), fused=True)
+        return torch.optim.AdamW(scaled, lr=0.0, betas=(momentum, 0.999), fused=True, capturable=on_gpu)
     return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
 
 
@@ -63,4 +68,8 @@ class RunningMean:
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """The step's rate in every group, times the group's own factor."""
     for group in optimiser.param_groups:
-        group["lr"] = rate * group["lr_scale"]
+        scaled = rate * group["lr_scale"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(scaled)
+        else:
+            group["lr"] = scaled

@@ -29,6 +29,8 @@ class Training:
     step: int = 0
     best: Best = field(default_factory=Best)
     seconds: float = 0.0  # spent in steps, over all attempts
+    rates: list[float] = field(default_factory=list)  # images a second, of every epoch
+    peak_bytes: int = 0  # the most that steps held on a GPU
     totals: dict[str, Tensor] = field(default_factory=dict)  # the epoch's sums of the loss and its parts
     average: RunningMean | None = None  # of the student's weights, where the recipe keeps one
 
@@ -48,6 +50,8 @@ class Training:
             "step": self.step,
             "best": vars(self.best),
             "seconds": self.seconds,
+            "rates": self.rates,
+            "peak_bytes": self.peak_bytes,
             "totals": self.totals,
             "average": None if self.average is None else self.average.module.state_dict(),
             "random": torch.get_rng_state(),
@@ -55,13 +59,36 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state, of whatever device it was saved on; its tensors are on the CPU."""
         self.student.load_state_dict(state["student"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        load_optimiser(self.optimiser, state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
-        self.best, self.totals = Best(**state["best"]), state["totals"]
+        self.rates, self.peak_bytes = state["rates"], state["peak_bytes"]
+        self.best = Best(**state["best"])
+        self.totals = {name: total.to(self.device) for name, total in state["totals"].items()}
         if state["average"] is not None:
             self.average = self.average or RunningMean(self.student)
             self.average.module.load_state_dict(state["average"])
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["device_random"] is not None:
             torch.cuda.set_rng_state(state["device_random"], self.device)
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimiser's state as `load_state_dict` does, into this device's form.
+
+    That keeps the memory format of the device which saved it, while fused optimisers walk through parameters and state as
+    they lie in memory; and the learning rate is a number on a CPU, and a tensor on a GPU.
+    """
+    rates = [group["lr"] for group in optimiser.param_groups]
+    capturable = [group.get("capturable") for group in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    for group, rate, on_gpu in zip(optimiser.param_groups, rates, capturable, strict=True):
+        group["lr"] = rate
+        if on_gpu is not None:
+            group["capturable"] = on_gpu
+    for parameter, known in optimiser.state.items():
+        for name, value in known.items():
+            if isinstance(value, Tensor):
+                like = torch.empty_like(parameter) if value.shape == parameter.shape else value
+                known[name] = like.copy_(value).to(parameter.device)

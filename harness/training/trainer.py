@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from harness import streams
 from harness.config import ConfigError
 from harness.runtime.interruption import Interrupted, Stop
-from harness.training import optimisation
+from harness.training import arithmetic, compilation, optimisation
+from harness.training.capture import Capture
 from harness.training.data import Dataset, train_batches
-from harness.training.data.batches import Batch
+from harness.training.data.batches import Batch, Views
 from harness.training.data.changes import Change, ChangedBatches
 from harness.training.data.mixup import MixUp
 from harness.training.inference import predict, reestimate_batch_norm
+from harness.training.meter import Meter
 from harness.training.optimisation import RunningMean
 from harness.training.state import Best, Training
 from methods.method import Method, Teachers
@@ -70,15 +72,17 @@ class Trainer:
         wanted, on_gpu = self.recipe["channels_last"], self.device.type == "cuda"
         chosen = on_gpu if wanted is None else wanted
         self.memory_format = torch.channels_last if chosen else torch.contiguous_format
-        torch.backends.cudnn.benchmark = on_gpu  # every step has the same shapes
+        self.meter = Meter(self.device)
+        # torch.compile captures graphs of its own, where its mode says so.
+        possible = on_gpu and self.recipe["compile"] is None and self.teachers.capturable and is_capturable(self.method)
+        self.capture = Capture() if possible and self.recipe["capture"] else None
+        self.kinds: set[tuple] = set()  # of steps that were taken
+        compilation.begin(self.recipe["compile"])
         for network in self.teachers.networks:
             network.to(memory_format=self.memory_format)
-            self.compile(network)
-
-    def compile(self, network: nn.Module) -> None:
-        """Compile a network in place, where the recipe asks for it."""
-        if mode := self.recipe["compile"]:
-            network.compile(mode=mode)
+            if self.recipe["precision"] == "bfloat16":
+                keep_in(torch.bfloat16, network)
+            compilation.compile_network(network, self.recipe["compile"])
 
     def start(self, network: nn.Module) -> Training:
         """A training at step 0 from a freshly initialised plain network on the data's device."""
@@ -87,11 +91,11 @@ class Trainer:
         student = self.method.student(network, members, streams.generator(self.seed, "factors"))
         groups = self.method.parameter_groups(student, self.recipe["weight_decay"])
         optimiser = optimisation.build_optimiser(
-            groups, self.recipe["optimiser"], self.recipe["momentum"], self.recipe["nesterov"]
+            groups, self.recipe["optimiser"], self.recipe["momentum"], self.recipe["nesterov"], self.device
         )
         torch.manual_seed(streams.derive(self.seed, "layers"))  # for networks whose layers draw, such as dropout
         average = RunningMean(student) if self.recipe["average"] == "ema" else None
-        self.compile(student)
+        compilation.compile_network(student, self.recipe["compile"])
         return Training(student, optimiser, average=average)
 
     def run(self, training: Training) -> Training:
@@ -99,7 +103,8 @@ class Trainer:
         training.student.train()
         while training.step < self.epochs * self.steps_per_epoch:
             epoch = training.step // self.steps_per_epoch
-            summary = self.run_epoch(training, epoch)
+            with arithmetic.of_steps(self.recipe["precision"]):
+                summary = self.run_epoch(training, epoch)
             self.average_epoch(training, epoch)
             if self.validates(epoch + 1):
                 summary["validation"] = self.validate(training, epoch + 1)
@@ -110,7 +115,8 @@ class Trainer:
 
     def run_epoch(self, training: Training, epoch: int) -> dict[str, Any]:
         """The steps of one epoch from `training.step` on; nothing in here waits for the device."""
-        first, start, before = training.step, time.perf_counter(), training.seconds
+        start, before = time.perf_counter(), training.seconds
+        self.meter.begin(training.step)
         totals = training.totals
         for batch in self.batches.epoch(epoch, training.step % self.steps_per_epoch):
             if self.stop():
@@ -120,9 +126,12 @@ class Trainer:
             parts = self.take_step(training, batch)
             for name, value in parts.items():
                 totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+            self.meter.after(training.step, training.step % self.steps_per_epoch == 0)
         # The epoch's one look at the device.
         means = {name: float(value) / self.steps_per_epoch for name, value in totals.items()}
         training.totals = {}
+        training.rates.append(self.meter.steps_per_s(training.step) * self.recipe["batch_size"])
+        training.peak_bytes = max(training.peak_bytes, self.meter.peak_bytes())
         elapsed = time.perf_counter() - start
         training.seconds = before + elapsed
         if not math.isfinite(means["loss"]):
@@ -132,7 +141,7 @@ class Trainer:
             "step": training.step,
             **means,
             "lr": self.rate(training.step - 1),
-            "images_per_s": (training.step - first) * self.recipe["batch_size"] / elapsed,
+            "images_per_s": training.rates[-1],
             "elapsed_s": training.seconds,
         }
 
@@ -146,22 +155,11 @@ class Trainer:
 
     def take_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
         """One update; returns the loss and its parts, on the device."""
-        if self.recipe["compile"]:
-            torch.compiler.cudagraph_mark_step_begin()  # so that one network's graph leaves the others' outputs alone
         optimisation.set_learning_rate(training.optimiser, self.rate(training.step))
-        labels = batch.labels
-        if self.recipe["label_smoothing"]:
-            labels = self.smooth(labels)
-        count = self.recipe["accumulate"]
-        means: dict[str, Tensor] = {}
-        views = [None] * count if batch.views is None else batch.views.chunk(count)
-        images = batch.images.contiguous(memory_format=self.memory_format)
-        for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), views, strict=True)):
-            parts = self.backward(training, *rows, k)
-            for name, value in parts.items():
-                means[name] = value if k == 0 else means[name] + value
-        training.optimiser.step()
-        training.optimiser.zero_grad(set_to_none=True)
+        if self.capture is None:
+            means = self.update(training, self.draws(training.step), batch.images, batch.labels, batch.views)
+        else:
+            means = self.replay(self.capture, training, batch)
         if self.recipe["average"] == "ema":
             # Early on the mean runs over the steps that there are, not over the initial weights.
             decay = min(self.recipe["ema_decay"], (1 + training.step) / (10 + training.step))
@@ -169,20 +167,79 @@ class Trainer:
         training.step += 1
         return means
 
-    def backward(
-        self, training: Training, images: Tensor, labels: Tensor, views: Tensor | None, k: int
+    def replay(self, capture: Capture, training: Training, batch: Batch) -> dict[str, Tensor]:
+        """An update whose work on the device may be captured: it depends on its inputs and on the method's choice."""
+        draws, used = self.draws(training.step), self.draws(training.step)
+        kind = tuple(self.method.choice(len(self.teachers), generator) for generator in draws)
+
+        def work(images: Tensor, labels: Tensor, views: Tensor | None) -> dict[str, Tensor]:
+            # Nothing may be looked up on the host in here, where it would be looked up once.
+            return self.update(training, used, images, labels, None if views is None else Views(views, None))
+
+        means = capture(kind, work, (batch.images, batch.labels, batch.views and batch.views.on_device))
+        if kind not in self.kinds:
+            self.kinds.add(kind)
+            if any(not torch.equal(a.get_state(), b.get_state()) for a, b in zip(draws, used, strict=True)):
+                raise TypeError(
+                    f"{type(self.method).__name__}.inputs draws other numbers than its `choice`: its steps cannot be "
+                    "captured, so it must not say `capturable = True`"
+                )
+        return means
+
+    def draws(self, step: int) -> list[torch.Generator]:
+        """What the method draws from in a step, for every part of its batch."""
+        parts = range(self.recipe["accumulate"])
+        return [streams.generator(self.seed, "perturbation", step, *([k] if k else [])) for k in parts]
+
+    def update(
+        self,
+        training: Training,
+        draws: list[torch.Generator],
+        images: Tensor,
+        labels: Tensor,
+        views: Views | None,
     ) -> dict[str, Tensor]:
-        """Add the gradients of part k of a batch; returns its share of the batch's mean loss and of its parts."""
+        """A step's work on the device: the gradients of a batch, and the optimiser's step; returns the loss and its
+        parts.
+        """
+        training.optimiser.zero_grad(set_to_none=True)  # what a step that failed may have left
+        self.mark()
+        if self.recipe["label_smoothing"]:
+            labels = self.smooth(labels)
+        count = len(draws)
+        means: dict[str, Tensor] = {}
+        chunks = [None] * count if views is None else views.chunk(count)
+        images = images.contiguous(memory_format=self.memory_format)
+        for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), chunks, draws, strict=True)):
+            parts = self.backward(training, *rows)
+            for name, value in parts.items():
+                means[name] = value if k == 0 else means[name] + value
+        training.optimiser.step()
+        training.optimiser.zero_grad(set_to_none=True)
+        return means
+
+    def backward(
+        self, training: Training, images: Tensor, labels: Tensor, views: Views | None, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Add the gradients of a part of a batch; returns its share of the batch's mean loss and of its parts."""
         student, count = training.student, self.recipe["accumulate"]
-        generator = streams.generator(self.seed, "perturbation", training.step, *([k] if k else []))
         self.teachers.expect(images, views)
         with self.autocast():
             images, labels = self.method.inputs(images, labels, self.teachers, student, generator)
+            if count == 1:
+                # What looked at the inputs is done with. CUDA graphs otherwise record a student's step once for every
+                # pair of teachers that may have come before it.
+                self.mark()
             parts = self.method.loss(images, labels, self.teachers, student)
         if count > 1:
             parts = {name: value / count for name, value in parts.items()}
         parts["loss"].backward()
         return parts
+
+    def mark(self) -> None:
+        """Tell CUDA graphs that what networks gave out so far, gradients aside, is not read any more."""
+        if self.recipe["compile"]:
+            torch.compiler.cudagraph_mark_step_begin()
 
     def smooth(self, labels: Tensor) -> Tensor:
         """Labels [B] or [B, K] as distributions [B, K], a share of each spread evenly over all classes."""
@@ -232,6 +289,18 @@ class Trainer:
         if self.method.reestimate_bn or self.recipe["average"] == "swa":  # statistics are not linear in the weights
             reestimate_batch_norm(network, self.data.train)
         return network.eval()
+
+
+def is_capturable(method: Method) -> bool:
+    """Whether a method's own class says so: a subclass may change what a step does, and has to say it again."""
+    return vars(type(method)).get("capturable", False)
+
+
+def keep_in(dtype: torch.dtype, network: nn.Module) -> None:
+    """Keep a frozen network's weights as autocast would cast them anew in every pass, in place."""
+    for layer in network.modules():
+        if type(layer) in (nn.Conv2d, nn.Linear):
+            layer.weight = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
 
 
 def check_fit(recipe: dict[str, Any], data: Dataset) -> None:

@@ -13,6 +13,7 @@ from methods.method import Method
 class Supervised(Method):
     """A plain network on cross-entropy with the labels."""
 
+    capturable: ClassVar[bool] = True
     teachers: ClassVar[int | None] = 0
 
     def loss(self, images, labels, teachers, student):

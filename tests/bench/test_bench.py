@@ -115,7 +115,22 @@ def test_the_ladder_climbs(capsys):
     options = ["model=preresnet8", "batch=4", "size=8", "classes=3", "teachers=2", "rounds=2", "methods=supervised"]
     assert main([*options, "device=cpu", "--ladder"]) == 0
     printed = capsys.readouterr().out
-    assert "+ compiled" in printed and "as a multiple of the first column" in printed
+    assert (
+        "compiled instead" in printed and "captured" not in printed and "as a multiple of the first column" in printed
+    )
+
+
+def test_naive_forms_stand_on_the_first_rung_and_the_fastest(tmp_path):
+    options = ["model=preresnet8", "batch=4", "size=8", "classes=3", "teachers=2", "rounds=2", "methods=kd,combined"]
+    output = tmp_path / "ladder.json"
+    assert main([*options, "device=cpu", "--ladder", "--rungs", "1,2,3", "--naive", "--output", str(output)]) == 0
+    results = json.loads(output.read_text())
+    assert [result["options"]["precision"] for result in results.values()] == ["tf32", "tf32", "bfloat16"]
+    rows = {rung: {row["method"]: row for row in result["methods"]} for rung, result in results.items()}
+    fastest = max(rows, key=lambda rung: rows[rung]["combined"]["images_per_s"])
+    assert {rung for rung in rows if "combined (naive)" in rows[rung]} == {"eager TF32", fastest}
+    for found in rows.values():
+        assert list(found)[:3] == ["supervised", "kd", "combined"] and found["combined"]["flops"] > 0
 
 
 @pytest.mark.parametrize(
@@ -125,14 +140,15 @@ def test_the_ladder_climbs(capsys):
         ("colour=red", "colour"),
         ("batch=many", "batch"),
         ("methods=kd,alchemy", "unknown method 'alchemy'"),
-        ("precision=bf16", "precision is one of float32, bfloat16"),
+        ("precision=bf16", "precision is one of float32, tf32, bfloat16"),
         ("compile=fast", "compile is one of"),
         ("rounds=1", "rounds must be at least 2"),
         ("model=vgg", "vgg"),
+        ("--ladder --rungs 1,7", "no '7'"),
     ],
 )
 def test_options_that_mean_nothing_are_one_line(argument, said, capsys):
-    assert main(["device=cpu", "size=8", argument]) == 1
+    assert main(["device=cpu", "size=8", *argument.split()]) == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and said in error and len(error.splitlines()) == 1
 

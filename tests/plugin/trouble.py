@@ -6,6 +6,8 @@ import os
 import time
 from dataclasses import dataclass
 
+import torch
+
 from methods.baselines.supervised import Supervised
 
 
@@ -54,3 +56,20 @@ class Sleeps(Supervised):
 
     def loss(self, images, labels, teachers, student):
         time.sleep(3600)
+
+
+@dataclass
+class Asserts(Supervised):
+    """A kernel whose assertion fails: of CUDA, what it says from then on to whatever the process asks of it."""
+
+    def loss(self, images, labels, teachers, student):
+        torch.cuda.is_initialized = lambda: True
+        torch.cuda.synchronize = torch.manual_seed = refuse
+        refuse()
+
+
+def refuse(*arguments, **options):
+    raise torch.AcceleratorError(
+        "CUDA error: device-side assert triggered\nSearch for `cudaErrorAssert' in the documentation.\n"
+        "CUDA kernel errors might be asynchronously reported at some other API call"
+    )

@@ -51,3 +51,14 @@ def test_runs_of_one_job_share_a_gpu_a_warning_and_no_fate(start: Start, busy_la
     # The accounting may be some seconds late.
     state = ("sacct", "-X", "-n", "-P", "-j", job, "-o", "State")
     busy_lab.wait_until(lambda: busy_lab.run(*state).strip() == "FAILED", "SLURM says FAILED")
+
+
+def test_runs_of_one_job_are_spread_over_its_gpus(start: Start) -> None:
+    head = start(
+        *("method=supervised", "seed=0,1,2,3", "train.epochs=1", "train.warmup_epochs=0", "sweep.pack=4"),
+        *("hydra.launcher.mem_gb=8", "hydra.launcher.gpus_per_node=2"),
+    )
+    assert head.ends() == 0, head.said
+    runs = list(head.runs.glob("*-supervised-*"))
+    assert len({job_of(run) for run in runs}) == 1
+    assert sorted(event["gpus"] for run in runs for event in events(run, "started")) == ["0", "0", "1", "1"]

@@ -41,6 +41,22 @@ def test_a_failed_run_takes_no_other_with_it(tmp_path: Path, launcher: tuple[str
     assert "4 runs: 2 done before, 2 to run" in again.said
 
 
+def test_a_lost_gpu_takes_no_other_run_with_it(tmp_path: Path) -> None:
+    """After a failed assertion in a kernel the process can do nothing more on its GPU."""
+    head = Head("-m", "method=asserts,supervised", "seed=0,1", *FEW_EPOCHS, runs=tmp_path, plugin=True)
+    assert head.ends() == 1, head.said
+    assert "2 of 4 runs done" in head.said
+    assert head.said.count("what is left runs in fresh processes, one at a time") == 1
+    for seed in (0, 1):
+        assert (
+            f"preresnet_tiny-asserts-s{seed}: failed: CUDA error: device-side assert triggered; CUDA_LAUNCH"
+            in head.said
+            or "GpuFault: CUDA error: device-side assert triggered; CUDA_LAUNCH_BLOCKING=1" in head.said
+        )
+        assert len(events(one(tmp_path, f"*-supervised-s{seed}-*"), "ended")) == 1, "in a process of its own"
+    assert not events(one(tmp_path, "*-asserts-s0-*")), "what had failed is not tried again"
+
+
 def test_the_pool_survives_what_ends_a_process_and_gives_each_run_a_gpu(tmp_path: Path) -> None:
     command = ("-m", "method=exits,slow", "seed=0,1", *FEW_EPOCHS, "hydra/launcher=submitit_local")
     head = Head(*command, runs=tmp_path, plugin=True, environment=with_gpus("5,7"))
@@ -96,8 +112,11 @@ def test_a_pack_is_no_larger_than_memory(tmp_path: Path) -> None:
     again = Head("-m", "method=supervised", "seed=0,1,2", *FEW_EPOCHS, "sweep.pack=2", runs=tmp_path)
     assert again.ends() == 0, again.said
     assert re.search(
-        r"^memory: [\d.]+ GiB are free and a run takes up to 1024.00: 1 at a time", again.said, re.MULTILINE
+        r"^memory: [\d.]+ GiB of host memory are free and a run takes up to 1024.00: 1 at a time",
+        again.said,
+        re.MULTILINE,
     )
+    assert "1 at a time, not 2" in again.said
     first, second = (events(one(tmp_path, f"*-supervised-s{seed}-*"), "started", "ended") for seed in (1, 2))
     assert second[0]["time"] > first[1]["time"]
 
@@ -136,6 +155,21 @@ def test_jobs_that_make_no_sense_are_one_clear_line(tmp_path: Path, arms: str, m
     (line,) = head.said.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("sweep.pack=2",), "device=cuda:3: 2 GPUs are visible here (CUDA_VISIBLE_DEVICES=5,7); use auto"),
+        (("hydra/launcher=cpu", "harness.plan=true"), "device=cuda:3 on SLURM, which chooses the GPUs of a job: use"),
+    ],
+)
+def test_a_gpu_that_no_process_would_see_is_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    command = ("-m", "method=supervised", "seed=0,1", "device=cuda:3", *options)
+    head = Head(*command, runs=tmp_path, environment=with_gpus("5,7"))
+    assert head.ends() == 2, head.said
+    assert f"error: {message}" in head.said
+    assert not list(tmp_path.glob("*-supervised-*"))
 
 
 def test_ctrl_c_lets_started_runs_finish_and_says_how_to_come_back(tmp_path: Path) -> None:

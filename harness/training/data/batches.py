@@ -18,14 +18,15 @@ from harness.training.data.transfer import send
 @dataclass(frozen=True)
 class Views:
     """Which of the N * V views of a split the images of a batch are, [B]: on the device, and on the host for who looks
-    something up there and must not wait.
+    something up there and must not wait; None where nobody may.
     """
 
     on_device: Tensor
-    on_host: Tensor
+    on_host: Tensor | None
 
     def chunk(self, parts: int) -> list[Views]:
-        return list(map(Views, self.on_device.chunk(parts), self.on_host.chunk(parts)))
+        on_host = [None] * parts if self.on_host is None else self.on_host.chunk(parts)
+        return list(map(Views, self.on_device.chunk(parts), on_host))
 
 
 @dataclass(frozen=True)

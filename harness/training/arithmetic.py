@@ -1,0 +1,68 @@
+"""How exactly a device computes: TF32, algorithms chosen by timing, kernels that repeat themselves.
+
+These are settings of the process. They are set in one place, for a training's steps and for what is computed between
+them, and what they were is recorded. On a CPU none of them has an effect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def prepare(deterministic: bool) -> None:
+    """The settings outside of steps: exact float32, and no algorithm chosen by timing.
+
+    deterministic: kernels that do not repeat themselves bit for bit are replaced by such as do, or refused by torch.
+    """
+    if deterministic:
+        # cuBLAS reads it when it first meets a device; both of the values that are allowed repeat themselves.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    set_flags(tf32=False, by_timing=False)
+
+
+@contextlib.contextmanager
+def of_steps(precision: str) -> Iterator[None]:
+    """The settings of training steps in a precision of `train.precision`: TF32 where that is it, and algorithms chosen
+    by timing, since every step has the same shapes, unless they have to repeat themselves.
+    """
+    set_flags(tf32=precision == "tf32", by_timing=not torch.are_deterministic_algorithms_enabled())
+    try:
+        yield
+    finally:
+        set_flags(tf32=False, by_timing=False)
+
+
+def set_flags(tf32: bool, by_timing: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = tf32  # linear layers
+    torch.backends.cudnn.allow_tf32 = tf32  # convolutions
+    torch.backends.cudnn.benchmark = by_timing
+
+
+def describe(device: torch.device) -> dict[str, Any] | None:
+    """What besides the GPU's name decides the last digits of a result, for a record; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": read_driver(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+
+
+def read_driver() -> str | None:
+    """The version of NVIDIA's driver, as the kernel module says it; None where it does not."""
+    try:
+        first = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+    except OSError:
+        return None
+    return next((word for word in first.split() if word.replace(".", "").isdigit() and "." in word), None)

@@ -1,0 +1,396 @@
+"""A GPU that is only pretended: tensors that say cuda:0, compute on the CPU, and tell what a real one would wait for.
+
+`with pretending() as gpu:` runs a body in which `device="cuda"` works without a GPU. Tensors of the two devices do not
+mix, as on CUDA, and `gpu.events` has everything that a device would be asked, each with the line of this project that
+asked:
+
+    launch      an operator that runs at least one kernel (views and allocations run none)
+    send        a copy to the device that nobody waits for: from pinned memory, non_blocking
+    to device   any other copy to the device: the host waits for it
+    to host     an array or a number is looked at: the host waits for all that was launched
+    wait        an operator the shape of whose result depends on values, or a synchronisation
+
+Torch is afterwards as it was. What this cannot show: time, memory, streams, what cuDNN and torch.compile make of a step.
+Autocast follows the CPU's list of operators, and inference mode is no_grad.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+
+PROJECT = Path(__file__).parents[1]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
+MEMORY, PEAK = 80 << 30, 1 << 30  # bytes that the device has, and says that were allocated at most
+
+LAUNCH, SEND, TO_DEVICE, TO_HOST, WAIT = "launch", "send", "to device", "to host", "wait"
+COPIES = ("_to_copy", "copy_", "_foreach_copy_")  # from one device to the other
+INDEXING = ("index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_")
+LOOKS = ("_local_scalar_dense", "equal")  # the result is no tensor
+COUNTS = (
+    *("nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "unique_consecutive"),
+    *("multinomial", "_linalg_check_errors"),  # no shapes, but they look whether their inputs are right
+)
+ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+FREE = (*LOOKS, *ALLOCATIONS, "_unsafe_view", "is_same_size")  # no kernel, and by their schema no view
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a device was asked: of which kind, by which operator, from which line of the project."""
+
+    kind: str
+    operator: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.operator} at {self.line}"
+
+
+def waiting(events: Sequence[Event]) -> list[Event]:
+    """Those of the events for which the host waits."""
+    return [event for event in events if event.kind in (TO_DEVICE, TO_HOST, WAIT)]
+
+
+def launches(events: Sequence[Event]) -> Counter[str]:
+    """How many operators among them ran a kernel, by name."""
+    return Counter(event.operator for event in events if event.kind == LAUNCH)
+
+
+class PretendedGPU(TorchDispatchMode):
+    """Computes every operator on the CPU and keeps what a GPU would have been asked in `events`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[Event] = []
+
+    def note(self, kind: str, operator: str) -> None:
+        self.events.append(Event(kind, operator, asking_line()))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        tensors = [*tensors_in(args), *tensors_in(kwargs.values())]
+        held, created = any(map(is_held, tensors)), is_cuda(kwargs.get("device"))
+        if not held and not created:
+            return func(*args, **kwargs)
+        name = func._schema.name.removeprefix("aten::")
+        self.judge(func, name, tensors, args, kwargs)
+        on_cpu = {name: unwrap(value) for name, value in kwargs.items()} | ({"device": CPU} if created else {})
+        found = func(*unwrap(args), **on_cpu)
+        if tensors and name in ("copy_", "_foreach_copy_") and not is_held(tensors[0]):
+            return args[0]
+        found = self.wrap(found)
+        return return_and_correct_aliasing(func, args, kwargs, found) if held else found
+
+    def wrap(self, found: Any) -> Any:
+        """Tensors, also those in lists and tuples, as tensors of this device."""
+        if isinstance(found, list | tuple):
+            return type(found)(map(self.wrap, found))
+        return OnGPU(found, self) if isinstance(found, Tensor) else found
+
+    def judge(self, func: Any, name: str, tensors: list[Tensor], args: Any, kwargs: Any) -> None:
+        """Note what an operator would ask of a GPU. Raises RuntimeError where it would refuse what it is given."""
+        foreign = [tensor for tensor in tensors if not is_held(tensor)]
+        if name in COPIES and foreign:
+            self.note(direction(name, tensors[0], foreign[0], args, kwargs), name)
+            return
+        if name in INDEXING and is_held(args[0]):
+            foreign = self.judge_indices(name, *args[:3])
+        refuse_foreign(name, tensors, foreign, kwargs.get("generator"))
+        counts = name in COUNTS or (name == "repeat_interleave" and kwargs.get("output_size") is None)
+        if name in LOOKS or counts:
+            self.note(TO_HOST if name in LOOKS else WAIT, name)
+        if not func.is_view and name not in FREE:
+            self.note(LAUNCH, name)
+
+    def judge_indices(
+        self, name: str, indexed: Tensor, indices: list[Tensor | None], values: Tensor | None = None
+    ) -> list[Tensor]:
+        """The values that lie on the CPU. Indices may, and are copied; a mask is counted, but not to fill in a number."""
+        given = [index for index in indices if index is not None]
+        foreign = [] if values is None or is_held(values) else [values]
+        fills = bool(foreign) and values.numel() == 1
+        if not fills and any(index.dtype in (torch.bool, torch.uint8) for index in given):
+            self.note(WAIT, f"{name} by a mask")
+        if not all(map(is_held, given)):
+            self.note(TO_DEVICE, f"{name} by an index on the CPU")
+        return foreign
+
+
+def direction(name: str, target: Tensor, foreign: Tensor, args: Any, kwargs: Any) -> str:
+    """Where a copy between the devices goes; `target` is what it is called on, `foreign` lies on the CPU."""
+    if name != "_to_copy" and not is_held(target):
+        return TO_HOST
+    non_blocking = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
+    return SEND if non_blocking and foreign.is_pinned() else TO_DEVICE
+
+
+def refuse_foreign(name: str, tensors: list[Tensor], foreign: list[Tensor], generator: torch.Generator | None) -> None:
+    """Raise RuntimeError where an operator of the GPU is given what lies on the CPU.
+
+    A number that lies there is handed to the kernel; it cannot be written to.
+    """
+    numbers = not any(tensor.dim() for tensor in foreign) and name != "stack"
+    written = name.endswith("_") and not is_held(tensors[0])
+    found = [str(tuple(tensor.shape)) for tensor in foreign] if not numbers or written else []
+    if generator is not None:
+        found.append("a generator")
+    if found:
+        raise RuntimeError(f"{name}: expected all on one device, but found cuda:0 and, on cpu, {', '.join(found)}")
+
+
+class OnGPU(Tensor):
+    """A tensor of the pretended device: what it holds lies on the CPU, as C++ knows, and Python is told cuda:0."""
+
+    @staticmethod
+    def __new__(cls, inner: Tensor, gpu: PretendedGPU):
+        layout = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
+        return Tensor._make_wrapper_subclass(cls, inner.size(), **layout)
+
+    def __init__(self, inner: Tensor, gpu: PretendedGPU):
+        self.inner, self.gpu = inner, gpu
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        """Outside `pretending`, or in a thread of its own: the device is the same."""
+        gpu = next(tensor.gpu for tensor in tensors_in([*args, *(kwargs or {}).values()]) if is_held(tensor))
+        return gpu.__torch_dispatch__(func, types, args, kwargs)
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @property
+    def device(self) -> torch.device:
+        return CUDA
+
+    @property
+    def is_cuda(self) -> bool:
+        return True
+
+    def __repr__(self, **options: Any) -> str:
+        return f"OnGPU({tuple(self.shape)}, {self.dtype})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnGPU:
+        if id(self) not in memo:
+            with torch.no_grad():
+                copied = self.clone(memory_format=torch.preserve_format)
+            is_parameter = isinstance(self, nn.Parameter)
+            copied = (
+                nn.Parameter(copied, self.requires_grad) if is_parameter else copied.requires_grad_(self.requires_grad)
+            )
+            memo[id(self)] = copied
+        return memo[id(self)]
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        return self.cpu().detach().__reduce_ex__(protocol)
+
+
+# What C++ would decide by the device, which it takes for the CPU ---------------------------------------------
+
+
+class OwnFunctions(TorchFunctionMode):
+    """Calls the functions below in the place of torch's."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if is_cuda(kwargs.get("device")):
+            kwargs = {**kwargs, "device": CUDA}  # without its number C++ would ask the driver
+        if func in MOVES or (args and is_held(args[0])):
+            func = OWN.get(func, func)
+        return func(*args, **kwargs)
+
+
+def move(tensor: Tensor, *args: Any, copy: bool = False, **options: Any) -> Tensor:
+    """Tensor.to."""
+    if args and isinstance(args[0], Tensor):
+        args = (args[0].device, args[0].dtype, *args[1:])
+    device, dtype, non_blocking, memory_format = torch._C._nn._parse_to(*args, **options)
+    if is_held(tensor):
+        tensor = tensor if device is None or is_cuda(device) else fetch(tensor)
+        device = None
+    elif is_cuda(device):
+        device = CUDA
+    return Tensor.to(tensor, device, dtype, non_blocking, copy, memory_format=memory_format)
+
+
+def fetch(tensor: OnGPU, *args: Any, **options: Any) -> Tensor:
+    """Tensor.cpu. A graph that leads to the tensor ends here."""
+    tensor.gpu.note(TO_HOST, "cpu")
+    copied = tensor.inner.detach().clone(memory_format=torch.preserve_format)
+    return copied.requires_grad_(tensor.requires_grad)
+
+
+def make_like(tensor: OnGPU, data: Any, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+    """Tensor.new_tensor."""
+    return torch.tensor(data, dtype=dtype or tensor.dtype, **{"device": CUDA, **options})
+
+
+def refuse_numpy(tensor: OnGPU, *args: Any, **options: Any) -> None:
+    raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu() first")
+
+
+def one_hot(labels: OnGPU, num_classes: int = -1) -> Tensor:
+    """F.one_hot, which on the CPU looks at the labels."""
+    count = num_classes if num_classes >= 0 else int(labels.max()) + 1
+    zeros = torch.zeros(*labels.shape, count, dtype=torch.long, device=CUDA)
+    return zeros.scatter_(-1, labels.unsqueeze(-1), 1)
+
+
+OWN: dict[Callable[..., Any], Callable[..., Any]] = {
+    Tensor.to: move,
+    Tensor.cpu: fetch,
+    Tensor.cuda: lambda tensor, *args, **options: move(tensor, CUDA),
+    Tensor.new_tensor: make_like,
+    Tensor.tolist: lambda tensor: fetch(tensor).tolist(),
+    Tensor.numpy: refuse_numpy,
+    Tensor.__array__: refuse_numpy,
+    F.one_hot: one_hot,
+}
+MOVES = (Tensor.to, Tensor.cuda)  # of tensors of the CPU too
+
+
+def is_held(value: Any) -> bool:
+    return isinstance(value, OnGPU)
+
+
+def is_cuda(device: torch.device | str | int | None) -> bool:
+    return device is not None and torch.device(device).type == "cuda"
+
+
+def unwrap(value: Any) -> Any:
+    """The opposite of PretendedGPU.wrap."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(unwrap, value))
+    return value.inner if is_held(value) else value
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """What an operator is given: tensors, and lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(value)
+
+
+def asking_line() -> str:
+    """The innermost line of the project, this file aside, that runs."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(f"{PROJECT}/") and name != __file__ and "site-packages" not in name:
+            return f"{name[len(str(PROJECT)) + 1 :]}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "nowhere"
+
+
+# What torch is told -------------------------------------------------------------------------------------------
+
+PROPERTIES = SimpleNamespace(
+    name="Pretended GPU", total_memory=MEMORY, major=9, minor=0, multi_processor_count=132, uuid="pretended"
+)
+ANSWERS: dict[str, Any] = {
+    **{"_lazy_init": None, "is_available": True, "device_count": 1, "current_device": 0, "set_device": None},
+    **{"get_device_name": PROPERTIES.name, "get_device_properties": PROPERTIES, "get_device_capability": (9, 0)},
+    **{"mem_get_info": (MEMORY, MEMORY), "memory_allocated": 0, "max_memory_allocated": PEAK, "empty_cache": None},
+    **{"memory_reserved": 0, "max_memory_reserved": PEAK, "reset_peak_memory_stats": None},
+    "memory_snapshot": [],
+    **{"manual_seed": None, "manual_seed_all": None, "set_rng_state": None},
+    **{"get_rng_state": torch.zeros(16, dtype=torch.uint8)},
+}
+
+
+FLAGS = (  # which are set for a GPU
+    *((torch.backends.cudnn, name) for name in ("benchmark", "deterministic", "allow_tf32")),
+    (torch.backends.cuda.matmul, "allow_tf32"),
+)
+ACCELERATOR: dict[str, Any] = {
+    **{"is_available": True, "current_accelerator": CUDA, "device_count": 1, "current_device_index": 0},
+    **{"set_device_index": None, "current_stream": SimpleNamespace(is_capturing=lambda: False)},
+}
+
+
+def autocast_on_cpu(start: Callable[..., None]) -> Callable[..., None]:
+    def begin(self: torch.autocast, device_type: str, *args: Any, **options: Any) -> None:
+        start(self, "cpu" if device_type == "cuda" else device_type, *args, **options)
+
+    return begin
+
+
+def infer_without_gradients(self: torch.inference_mode) -> None:
+    """Tensors that are wrapped cannot be inference tensors."""
+    self._inference_mode_context = torch.no_grad() if self.mode else contextlib.nullcontext()
+    self._inference_mode_context.__enter__()
+
+
+def pin(tensor: Tensor, device: str | None = None) -> Tensor:
+    """Tensor.pin_memory; a thread of a data loader calls it too."""
+    if is_held(tensor):
+        raise RuntimeError("cannot pin a tensor of cuda:0; only dense CPU tensors can be pinned")
+    pinned = tensor.clone()
+    pinned.lies_pinned = True
+    return pinned
+
+
+def answer_all(module: Any, answers: dict[str, Any]) -> Iterator[contextlib.AbstractContextManager]:
+    for name, answer in answers.items():
+        yield mock.patch.object(module, name, lambda *args, answer=answer, **options: answer)
+
+
+def group_tensors(real: Callable[..., dict]) -> Callable[..., dict]:
+    """Optimizer._group_tensors_by_device_and_dtype, whose C++ sees the CPU below."""
+
+    def group(lists: Any, with_indices: bool = False) -> dict:
+        held = any(is_held(tensor) for tensors in lists for tensor in tensors)
+        return {
+            (CUDA if held else device, dtype): found for (device, dtype), found in real(lists, with_indices).items()
+        }
+
+    return group
+
+
+@contextlib.contextmanager
+def pretending() -> Iterator[PretendedGPU]:
+    """A machine with one GPU, until the body ends."""
+    gpu = PretendedGPU()
+    patches = [
+        *answer_all(torch.cuda, ANSWERS),
+        *answer_all(torch.accelerator, ACCELERATOR),
+        mock.patch.object(torch.cuda, "synchronize", lambda device=None: gpu.note(WAIT, "synchronize")),
+        mock.patch.object(torch.autocast, "__init__", autocast_on_cpu(torch.autocast.__init__)),
+        mock.patch.object(torch.inference_mode, "__enter__", infer_without_gradients),
+        mock.patch.object(
+            torch.optim.Optimizer,
+            "_group_tensors_by_device_and_dtype",
+            group_tensors(torch.optim.Optimizer._group_tensors_by_device_and_dtype),
+        ),
+        mock.patch.object(Tensor, "pin_memory", pin),
+        mock.patch.object(Tensor, "is_pinned", lambda tensor, device=None: hasattr(tensor, "lies_pinned")),
+    ]
+    with contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
+        # torch.tensor makes a tensor of the CPU and copies it.
+        stack.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
+        torch._C._set_only_lift_cpu_tensors(True)
+        # A parameter that is moved becomes one of another class.
+        swaps = torch.__future__.get_swap_module_params_on_conversion()
+        stack.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        for place, name in FLAGS:
+            stack.callback(setattr, place, name, getattr(place, name))
+        stack.enter_context(OwnFunctions())
+        stack.enter_context(gpu)
+        yield gpu
