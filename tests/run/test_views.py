@@ -27,6 +27,7 @@ from harness.training.trainer import Trainer
 from methods import load as load_method
 from methods.kd import KD
 from methods.method import Teachers
+from tests.pretended_gpu import SEND, pretending, waiting
 from tests.running import configure, run
 
 
@@ -217,22 +218,26 @@ def test_a_device_that_is_full_after_all_leaves_them_on_the_host(monkeypatch):
     assert "stay in the host's memory" in out.getvalue()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_answers_are_the_same_from_the_device_and_from_the_host(teacher):
+    """And nobody waits for either, on a pretended GPU."""
     _, network, cache = teacher
     views = cache.augmentation.draw(3, torch.arange(50))
-    images, on_device = cache.augmentation(views).cuda(), views.cuda()
-    answers = [build(teacher), build(teacher).neg()]
-    found = []
-    for known in (answers, [values.cuda() for values in answers]):
-        teachers = CachedTeachers([network.cuda()] * 2, known)
-        teachers.expect(images, Views(on_device, views))
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            found.append((teachers(images), teachers.answer(1, images)))
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    images, answers = cache.augmentation(views), [build(teacher), build(teacher).neg()]
+    with pretending() as gpu:
+        on_device, images = views.to("cuda"), images.to("cuda")
+        found, sent = [], []
+        for known in (answers, [values.to("cuda") for values in answers]):
+            teachers = CachedTeachers([network.to("cuda")] * 2, known)
+            teachers.expect(images, Views(on_device, views))
+            gpu.events.clear()
+            together, second = teachers(images), teachers.answer(1, images)
+            assert not waiting(gpu.events)
+            sent.append(sum(event.kind == SEND for event in gpu.events))
+            found.append((together.cpu(), second.cpu()))
+        assert sent == [2, 0]
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert torch.equal(found[0][0][1], found[0][1])
+    assert torch.equal(found[0][0], torch.stack([known[views] for known in answers]).float())
 
 
 def flip_a_bit(path):

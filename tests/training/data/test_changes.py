@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from harness.training.data.changes import ChangedBatches, image_changes
 from harness.training.data.cutout import CutOut
 from harness.training.data.mixup import MixUp
 from harness.training.data.randaugment import ENHANCEMENT, MAGNITUDES, OPERATIONS, SHEAR, TRANSLATION, RandAugment
+from tests.pretended_gpu import SEND, pretending, waiting
 from tests.running import configure, make_trainer, run
 
 HEIGHT, WIDTH = 32, 40
@@ -179,18 +181,18 @@ def test_mixup_mixes_images_and_labels_alike():
     assert len({tuple(order.tolist()) for _, order in draws}) == 50
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_steps_do_not_wait_for_the_device(pictures):
-    images, labels = (pictures[torch.arange(32) % 4] / 255).cuda(), torch.arange(32, device="cuda") % 10
-    size, mean = (HEIGHT, WIDTH), torch.zeros(3, device="cuda")
-    changes = [RandAugment(2, 9, size, images.device), CutOut(8, size, mean), MixUp(0.2, 10)]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        drawn = [change.draw(torch.Generator().manual_seed(0), 2, 32, images.device) for change in changes]
-        for change, draws in zip(changes, drawn, strict=True):
-            images, labels = change(images, labels, draws[1])
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+def test_no_batch_waits_for_the_device(digits):
+    """On a pretended GPU, with what an epoch draws: the batches of the CPU."""
+    on_cpu = list(changed(digits).epoch(0))
+    with pretending() as gpu:
+        batches = changed(replace(digits, train=digits.train.pad(1)).to("cuda"))
+        gpu.events.clear()
+        found = list(batches.epoch(0))
+        assert not waiting(gpu.events)
+        assert sum(event.kind == SEND for event in gpu.events) == 5  # views, and what the changes draw
+        for ours, theirs in zip(found, on_cpu, strict=True):
+            torch.testing.assert_close(ours.images.cpu(), theirs.images)
+            torch.testing.assert_close(ours.labels.cpu(), theirs.labels)
 
 
 # In a training ----------------------------------------------------------------------------------------------------
