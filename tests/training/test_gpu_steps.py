@@ -19,7 +19,7 @@ from methods.method import Method
 from tests.pretended_gpu import SEND, launches, pretending, waiting
 from tests.trial import CHANNELS, CLASSES, SIZE, Outcome, Trial, pretend
 
-ALL = ("supervised", "kd", "ensemble_kd", "weight_averaging", "perturbation", "combined")
+ALL = (*methods.BASELINES, *methods.VARIANTS)
 RECIPES = {
     "plain": {},
     "bfloat16": {"precision": "bfloat16"},
@@ -66,8 +66,6 @@ def drop_out(seed: int) -> nn.Module:
 
 
 NETWORKS = {"attention": attend, "dropout": drop_out}
-
-
 CAPTURED = {"capture": True, "epochs": 2, "steps_per_epoch": 5, "schedule": "linear"}
 
 
@@ -91,6 +89,7 @@ TRIALS = {
         for how, recipe in RECIPES.items()
         if how in ("ema", "everything")
     },
+    "combined, tf32": Trial(make("combined"), recipe={"precision": "tf32"}),
     "kd, views, captured": Trial(make("kd"), recipe=CAPTURED, views=True),
     "supervised, dropout, captured": Trial(make("supervised"), drop_out, CAPTURED),
     **{
