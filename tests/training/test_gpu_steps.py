@@ -13,6 +13,7 @@ from torchvision.models import VisionTransformer
 
 import methods
 from harness.training.data import Split, train_batches
+from harness.training.data.batches import DeviceBatches
 from harness.training.data.files import FileImages
 from methods.kd import KD
 from methods.method import Method
@@ -225,14 +226,13 @@ def test_a_method_that_mixes_devices_is_found():
 
 
 def test_batches_that_wait_are_found(monkeypatch):
-    from harness.training.data.augmentation import Augmentation
+    honest = DeviceBatches.epoch
 
-    honest = Augmentation.__call__
+    def look(self, *args):
+        for batch in honest(self, *args):
+            assert len(batch.labels.tolist())
+            yield batch
 
-    def looks(self, rows, draws):
-        assert len(rows.tolist())
-        return honest(self, rows, draws)
-
-    monkeypatch.setattr(Augmentation, "__call__", looks)
+    monkeypatch.setattr(DeviceBatches, "epoch", look)
     with pytest.raises(AssertionError, match=r"to host: cpu at tests/training/test_gpu_steps\.py"):
         check(pretend(Trial(make("supervised"))))
