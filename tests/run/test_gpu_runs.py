@@ -37,6 +37,7 @@ def losses(config: dict[str, Any]) -> list[float]:
     return [json.loads(row)["loss"] for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", RUNS)
 def test_a_run_has_the_cpus_numbers(tmp_path, method):
     expected = run(tmp_path / "cpu", method, device="cpu", **RECIPE, **RUNS[method])
@@ -63,6 +64,7 @@ class Steps:
         return self.left < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["cuda", "cpu"])
 def test_an_interrupted_run_goes_on(tmp_path, then):
     """On the GPU to the same numbers; on a CPU, whose sums have another order, to about the same."""

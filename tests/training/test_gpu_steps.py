@@ -13,13 +13,14 @@ from torchvision.models import VisionTransformer
 
 import methods
 from harness.training.data import Split, train_batches
+from harness.training.data.batches import DeviceBatches
 from harness.training.data.files import FileImages
 from methods.kd import KD
 from methods.method import Method
 from tests.pretended_gpu import SEND, launches, pretending, waiting
 from tests.trial import CHANNELS, CLASSES, SIZE, Outcome, Trial, pretend
 
-ALL = ("supervised", "kd", "ensemble_kd", "weight_averaging", "perturbation", "combined")
+ALL = (*methods.BASELINES, *methods.VARIANTS)
 RECIPES = {
     "plain": {},
     "bfloat16": {"precision": "bfloat16"},
@@ -66,8 +67,6 @@ def drop_out(seed: int) -> nn.Module:
 
 
 NETWORKS = {"attention": attend, "dropout": drop_out}
-
-
 CAPTURED = {"capture": True, "epochs": 2, "steps_per_epoch": 5, "schedule": "linear"}
 
 
@@ -91,6 +90,7 @@ TRIALS = {
         for how, recipe in RECIPES.items()
         if how in ("ema", "everything")
     },
+    "combined, tf32": Trial(make("combined"), recipe={"precision": "tf32"}),
     "kd, views, captured": Trial(make("kd"), recipe=CAPTURED, views=True),
     "supervised, dropout, captured": Trial(make("supervised"), drop_out, CAPTURED),
     **{
@@ -226,14 +226,13 @@ def test_a_method_that_mixes_devices_is_found():
 
 
 def test_batches_that_wait_are_found(monkeypatch):
-    from harness.training.data.augmentation import Augmentation
+    honest = DeviceBatches.epoch
 
-    honest = Augmentation.__call__
+    def look(self, *args):
+        for batch in honest(self, *args):
+            assert len(batch.labels.tolist())
+            yield batch
 
-    def looks(self, rows, draws):
-        assert len(rows.tolist())
-        return honest(self, rows, draws)
-
-    monkeypatch.setattr(Augmentation, "__call__", looks)
+    monkeypatch.setattr(DeviceBatches, "epoch", look)
     with pytest.raises(AssertionError, match=r"to host: cpu at tests/training/test_gpu_steps\.py"):
         check(pretend(Trial(make("supervised"))))
