@@ -128,7 +128,8 @@ class Trainer:
                 totals[name] = totals[name] + value.detach() if name in totals else value.detach()
             self.meter.after(training.step, training.step % self.steps_per_epoch == 0)
         # The epoch's one look at the device.
-        means = {name: float(value) / self.steps_per_epoch for name, value in totals.items()}
+        sums = torch.stack(list(totals.values())).tolist()
+        means = {name: value / self.steps_per_epoch for name, value in zip(totals, sums, strict=True)}
         training.totals = {}
         training.rates.append(self.meter.steps_per_s(training.step) * self.recipe["batch_size"])
         training.peak_bytes = max(training.peak_bytes, self.meter.peak_bytes())
