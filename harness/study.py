@@ -199,7 +199,7 @@ class Study:
         for config, arm in zip(self.configs, self.arms, strict=True):
             if config["seed"] in self.seeds and (found := read_row(run_directory(config))):
                 rows.append(found[0] | {"arm": arm})
-        return add_collapse(pd.DataFrame(rows), self.declared)
+        return add_collapse(pd.DataFrame(rows), self.declared.primary, self.declared.collapse)
 
     def _table(self) -> pd.DataFrame:
         import pandas as pd

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 class Teachers:
     """The frozen teachers of one set, in evaluation mode.
 
-    Calling it gives every member's logits; `member(m)` is one network, for gradients with respect to its input.
+    Calling it gives every member's logits, `answer` those of one; `member(m)` is one network, for gradients with respect
+    to its input.
     """
+
+    capturable = True  # whether all that they do, they do on the device: see Method.capturable
 
     def __init__(self, networks: Sequence[nn.Module]):
         self.networks = [network.eval().requires_grad_(False) for network in networks]
@@ -28,10 +31,14 @@ class Teachers:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits [M, B, K] of images [B, C, H, W], in float32 at least, without a graph."""
-        with torch.no_grad():
-            return torch.stack([at_least_float32(network(images)) for network in self.networks])
+        return torch.stack([self.answer(m, images) for m in range(len(self))])
 
-    def expect(self, images: Tensor, views: Tensor | None) -> None:
+    def answer(self, m: int, images: Tensor) -> Tensor:
+        """Logits [B, K] of teacher m, in float32 at least, without a graph."""
+        with torch.no_grad():
+            return at_least_float32(self.networks[m](images))
+
+    def expect(self, images: Tensor, views: Any) -> None:
         """The batch drawn for this step, and which views it is of; some teachers know their answers for these."""
 
     def member(self, m: int) -> nn.Module:
@@ -63,6 +70,12 @@ class Method:
         A backward pass counts 2, one to the input alone 1; a plain student's own step so costs 3 (spec: cost model).
         """
         return 3
+
+    def known_answers(self, members: int) -> int:
+        """How many teachers, of so many, a step asks about the images as they were drawn: what a cache can know."""
+        if type(self).inputs is not Method.inputs:
+            return 0
+        return members if self.teachers is None else self.teachers
 
     def student(self, network: nn.Module, members: int, generator: torch.Generator) -> nn.Module:
         """The module to train, made from a freshly initialised plain network. `members` is the number of teachers."""

@@ -39,12 +39,20 @@ class Perturbed:
         """The ordered pair of this step."""
         return tuple(self.pair) if self.pair else draw_pair(members, generator)
 
+    def known_answers(self, members):
+        return 1  # of the pair's second member, on the clean images; the targets are of perturbed ones
+
     def inputs(self, images, labels, teachers, student, generator):
         # The pair comes first: only its two members run, only one of them backwards.
         i, j = self.choice(len(teachers), generator)
         check(max(i, j) < len(teachers), f"method.pair={[i, j]} names a member that {len(teachers)} teachers lack")
+
+        def teacher(m):
+            # Of j only the answer to the clean images counts, which may be known without asking.
+            return teachers.member(i) if m == i else lambda _: teachers.answer(j, images)
+
         student_member = student.member if self.student_term else None
-        perturbed = ascend(images, disagreement(i, j, teachers.member, student_member), self.step)
+        perturbed = ascend(images, disagreement(i, j, teacher, student_member), self.step)
         if self.keep_clean:
             return torch.cat([images, perturbed]), torch.cat([labels, labels])
         return perturbed, labels

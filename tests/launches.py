@@ -20,9 +20,8 @@ from tests.trial import Trial, pretend
 
 PATH = Path(__file__).parent / "data" / "launches.json"
 NETWORKS = ("preresnet20", "wrn28_4")
-METHODS = ("supervised", "kd", "ensemble_kd", "weight_averaging", "perturbation", "combined")
 CASES = [
-    *(f"{network} {method} float32" for network in NETWORKS for method in METHODS),
+    *(f"{network} {method} float32" for network in NETWORKS for method in (*methods.BASELINES, *methods.VARIANTS)),
     *(f"{network} combined bfloat16" for network in NETWORKS),
 ]
 MEMBERS = 4
@@ -43,8 +42,10 @@ def read() -> tuple[str, dict[str, Counter[str]]]:
     return stored["torch"], {case: Counter(found) for case, found in stored["launches"].items()}
 
 
-def difference(case: str, version: str, stored: Counter[str], now: Counter[str]) -> str:
+def difference(case: str, version: str, stored: Counter[str] | None, now: Counter[str]) -> str:
     """What changed, an operator a line; empty where nothing did."""
+    if stored is None:
+        return f"{case} is new, with {now.total()} launches a step: python -m tests.launches --refresh"
     ours, theirs = (".".join(each.split(".")[:2]) for each in (torch.__version__, version))
     apart = abs(now.total() - stored.total())
     if now == stored or (ours != theirs and apart <= TOLERANCE * stored.total()):
@@ -62,9 +63,7 @@ def difference(case: str, version: str, stored: Counter[str], now: Counter[str])
 def main(arguments: list[str]) -> int:
     version, stored = read() if PATH.exists() else (torch.__version__, {})
     now = {case: count(case) for case in CASES}
-    changes = [
-        difference(case, version, stored[case], now[case]) if case in stored else f"{case}: new" for case in CASES
-    ]
+    changes = [difference(case, version, stored.get(case), now[case]) for case in CASES]
     print("\n".join(filter(None, changes)) or "nothing changed")
     print("\n" + "\n".join(f"{case:<42} {found.total():>5}" for case, found in now.items()))
     if arguments == ["--refresh"]:

@@ -89,7 +89,7 @@ MUTATIONS = [
     Mutation("no Nesterov", "harness/training/optimisation.py", "nesterov=nesterov", "nesterov=False"),
     Mutation("another schedule", "harness/training/optimisation.py", "math.cos(math.pi * t)", "math.cos(math.pi * t * t)"),
     Mutation("batch norm never re-estimated", TRAINING, "if self.method.reestimate_bn or", "if"),
-    Mutation("mirrored crops shifted", "harness/training/data/augmentation.py", "width - 1 - x", "width - x"),
+    Mutation("mirrored crops shifted", "harness/training/data/augmentation.py", "width - 1 - self.x", "width - self.x"),
     # Networks and metrics
     Mutation("init cut but not rescaled", "harness/training/networks/preresnet.py", "/ cut_sd", ""),
     Mutation("shortcut after activation", "harness/training/networks/preresnet.py", "+ self.shortcut(x)",

@@ -10,6 +10,9 @@ asked:
     to host     an array or a number is looked at: the host waits for all that was launched
     wait        an operator the shape of whose result depends on values, or a synchronisation
 
+A CUDA graph repeats the operators that it captured, on the same tensors, and is one launch; what a graph cannot capture
+is an error in one.
+
 Torch is afterwards as it was. What this cannot show: time, memory, streams, what cuDNN and torch.compile make of a step.
 Autocast follows the CPU's list of operators, and inference mode is no_grad.
 """
@@ -17,9 +20,10 @@ Autocast follows the CPU's list of operators, and inference mode is no_grad.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,13 +31,15 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
+from tests.pretended_graph import PretendedGraph
+from tests.pretended_tensor import CUDA, OnGPU, OwnFunctions, freeze, is_cuda, is_held, tensors_in, unwrap
+
 PROJECT = Path(__file__).parents[1]
-CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
+PRETENCE = __file__.removesuffix("gpu.py")  # how the names of these files begin
+CPU = torch.device("cpu")
 MEMORY, PEAK = 80 << 30, 1 << 30  # bytes that the device has, and says that were allocated at most
 
 LAUNCH, SEND, TO_DEVICE, TO_HOST, WAIT = "launch", "send", "to device", "to host", "wait"
@@ -76,9 +82,23 @@ class PretendedGPU(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.events: list[Event] = []
+        self.graph: PretendedGraph | None = None  # which captures what it is asked
 
     def note(self, kind: str, operator: str) -> None:
-        self.events.append(Event(kind, operator, asking_line()))
+        """Raises RuntimeError where a graph cannot capture it."""
+        event = Event(kind, operator, asking_line())
+        if self.graph is None:
+            self.events.append(event)
+        elif kind != LAUNCH:
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({event})")
+
+    def look(self, operator: str) -> None:
+        """Something is copied to the host."""
+        self.note(TO_HOST, operator)
+
+    def replay(self) -> None:
+        """A graph is launched."""
+        self.note(LAUNCH, "graph")
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -88,8 +108,9 @@ class PretendedGPU(TorchDispatchMode):
             return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
         self.judge(func, name, tensors, args, kwargs)
-        on_cpu = {name: unwrap(value) for name, value in kwargs.items()} | ({"device": CPU} if created else {})
-        found = func(*unwrap(args), **on_cpu)
+        run, take = (func, unwrap) if self.graph is None else (functools.partial(self.graph.call, func), freeze)
+        on_cpu = {name: take(value) for name, value in kwargs.items()} | ({"device": CPU} if created else {})
+        found = run(*take(args), **on_cpu)
         if tensors and name in ("copy_", "_foreach_copy_") and not is_held(tensors[0]):
             return args[0]
         found = self.wrap(found)
@@ -152,145 +173,12 @@ def refuse_foreign(name: str, tensors: list[Tensor], foreign: list[Tensor], gene
         raise RuntimeError(f"{name}: expected all on one device, but found cuda:0 and, on cpu, {', '.join(found)}")
 
 
-class OnGPU(Tensor):
-    """A tensor of the pretended device: what it holds lies on the CPU, as C++ knows, and Python is told cuda:0."""
-
-    @staticmethod
-    def __new__(cls, inner: Tensor, gpu: PretendedGPU):
-        layout = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
-        return Tensor._make_wrapper_subclass(cls, inner.size(), **layout)
-
-    def __init__(self, inner: Tensor, gpu: PretendedGPU):
-        self.inner, self.gpu = inner, gpu
-
-    @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        """Outside `pretending`, or in a thread of its own: the device is the same."""
-        gpu = next(tensor.gpu for tensor in tensors_in([*args, *(kwargs or {}).values()]) if is_held(tensor))
-        return gpu.__torch_dispatch__(func, types, args, kwargs)
-
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    @property
-    def device(self) -> torch.device:
-        return CUDA
-
-    @property
-    def is_cuda(self) -> bool:
-        return True
-
-    def __repr__(self, **options: Any) -> str:
-        return f"OnGPU({tuple(self.shape)}, {self.dtype})"
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> OnGPU:
-        if id(self) not in memo:
-            with torch.no_grad():
-                copied = self.clone(memory_format=torch.preserve_format)
-            is_parameter = isinstance(self, nn.Parameter)
-            copied = (
-                nn.Parameter(copied, self.requires_grad) if is_parameter else copied.requires_grad_(self.requires_grad)
-            )
-            memo[id(self)] = copied
-        return memo[id(self)]
-
-    def __reduce_ex__(self, protocol: int) -> Any:
-        return self.cpu().detach().__reduce_ex__(protocol)
-
-
-# What C++ would decide by the device, which it takes for the CPU ---------------------------------------------
-
-
-class OwnFunctions(TorchFunctionMode):
-    """Calls the functions below in the place of torch's."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if is_cuda(kwargs.get("device")):
-            kwargs = {**kwargs, "device": CUDA}  # without its number C++ would ask the driver
-        if func in MOVES or (args and is_held(args[0])):
-            func = OWN.get(func, func)
-        return func(*args, **kwargs)
-
-
-def move(tensor: Tensor, *args: Any, copy: bool = False, **options: Any) -> Tensor:
-    """Tensor.to."""
-    if args and isinstance(args[0], Tensor):
-        args = (args[0].device, args[0].dtype, *args[1:])
-    device, dtype, non_blocking, memory_format = torch._C._nn._parse_to(*args, **options)
-    if is_held(tensor):
-        tensor = tensor if device is None or is_cuda(device) else fetch(tensor)
-        device = None
-    elif is_cuda(device):
-        device = CUDA
-    return Tensor.to(tensor, device, dtype, non_blocking, copy, memory_format=memory_format)
-
-
-def fetch(tensor: OnGPU, *args: Any, **options: Any) -> Tensor:
-    """Tensor.cpu. A graph that leads to the tensor ends here."""
-    tensor.gpu.note(TO_HOST, "cpu")
-    copied = tensor.inner.detach().clone(memory_format=torch.preserve_format)
-    return copied.requires_grad_(tensor.requires_grad)
-
-
-def make_like(tensor: OnGPU, data: Any, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
-    """Tensor.new_tensor."""
-    return torch.tensor(data, dtype=dtype or tensor.dtype, **{"device": CUDA, **options})
-
-
-def refuse_numpy(tensor: OnGPU, *args: Any, **options: Any) -> None:
-    raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu() first")
-
-
-def one_hot(labels: OnGPU, num_classes: int = -1) -> Tensor:
-    """F.one_hot, which on the CPU looks at the labels."""
-    count = num_classes if num_classes >= 0 else int(labels.max()) + 1
-    zeros = torch.zeros(*labels.shape, count, dtype=torch.long, device=CUDA)
-    return zeros.scatter_(-1, labels.unsqueeze(-1), 1)
-
-
-OWN: dict[Callable[..., Any], Callable[..., Any]] = {
-    Tensor.to: move,
-    Tensor.cpu: fetch,
-    Tensor.cuda: lambda tensor, *args, **options: move(tensor, CUDA),
-    Tensor.new_tensor: make_like,
-    Tensor.tolist: lambda tensor: fetch(tensor).tolist(),
-    Tensor.numpy: refuse_numpy,
-    Tensor.__array__: refuse_numpy,
-    F.one_hot: one_hot,
-}
-MOVES = (Tensor.to, Tensor.cuda)  # of tensors of the CPU too
-
-
-def is_held(value: Any) -> bool:
-    return isinstance(value, OnGPU)
-
-
-def is_cuda(device: torch.device | str | int | None) -> bool:
-    return device is not None and torch.device(device).type == "cuda"
-
-
-def unwrap(value: Any) -> Any:
-    """The opposite of PretendedGPU.wrap."""
-    if isinstance(value, list | tuple):
-        return type(value)(map(unwrap, value))
-    return value.inner if is_held(value) else value
-
-
-def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
-    """What an operator is given: tensors, and lists of them."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from tensors_in(value)
-
-
 def asking_line() -> str:
-    """The innermost line of the project, this file aside, that runs."""
+    """The innermost line of the project that runs, what pretends aside."""
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(f"{PROJECT}/") and name != __file__ and "site-packages" not in name:
+        if name.startswith(f"{PROJECT}/") and not name.startswith(PRETENCE) and "site-packages" not in name:
             return f"{name[len(str(PROJECT)) + 1 :]}:{frame.f_lineno}"
         frame = frame.f_back
     return "nowhere"
@@ -306,12 +194,10 @@ ANSWERS: dict[str, Any] = {
     **{"get_device_name": PROPERTIES.name, "get_device_properties": PROPERTIES, "get_device_capability": (9, 0)},
     **{"mem_get_info": (MEMORY, MEMORY), "memory_allocated": 0, "max_memory_allocated": PEAK, "empty_cache": None},
     **{"memory_reserved": 0, "max_memory_reserved": PEAK, "reset_peak_memory_stats": None},
-    "memory_snapshot": [],
+    **{"memory_snapshot": [], "graph_pool_handle": (0, 1)},
     **{"manual_seed": None, "manual_seed_all": None, "set_rng_state": None},
     **{"get_rng_state": torch.zeros(16, dtype=torch.uint8)},
 }
-
-
 FLAGS = (  # which are set for a GPU
     *((torch.backends.cudnn, name) for name in ("benchmark", "deterministic", "allow_tf32")),
     (torch.backends.cuda.matmul, "allow_tf32"),
@@ -344,6 +230,13 @@ def pin(tensor: Tensor, device: str | None = None) -> Tensor:
     return pinned
 
 
+@contextlib.contextmanager
+def capturing(graph: PretendedGraph, **options: Any) -> Iterator[None]:
+    """torch.cuda.graph."""
+    with graph:
+        yield
+
+
 def answer_all(module: Any, answers: dict[str, Any]) -> Iterator[contextlib.AbstractContextManager]:
     for name, answer in answers.items():
         yield mock.patch.object(module, name, lambda *args, answer=answer, **options: answer)
@@ -369,6 +262,8 @@ def pretending() -> Iterator[PretendedGPU]:
         *answer_all(torch.cuda, ANSWERS),
         *answer_all(torch.accelerator, ACCELERATOR),
         mock.patch.object(torch.cuda, "synchronize", lambda device=None: gpu.note(WAIT, "synchronize")),
+        mock.patch.object(torch.cuda, "CUDAGraph", functools.partial(PretendedGraph, gpu)),
+        mock.patch.object(torch.cuda, "graph", capturing),
         mock.patch.object(torch.autocast, "__init__", autocast_on_cpu(torch.autocast.__init__)),
         mock.patch.object(torch.inference_mode, "__enter__", infer_without_gradients),
         mock.patch.object(

@@ -166,6 +166,56 @@ def test_a_network_trains_to_the_same_weights():
         torch.testing.assert_close(state[name], value)
 
 
+def capture(work, *inputs):
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=torch.cuda.graph_pool_handle()):
+        return graph, work(*inputs)
+
+
+def test_a_graph_repeats_what_it_captured(gpu):
+    x, total, rate = (torch.full((3,), value, device="cuda") for value in (2.0, 0.0, 1.0))
+    on_cpu = torch.tensor(10.0)
+    factor = 5.0
+
+    def work(x):
+        y = x.square() * factor + on_cpu
+        total.add_(y * rate)
+        return y.view(3, 1)
+
+    gpu.events.clear()
+    graph, y = capture(work, x)
+    assert not gpu.events and total.tolist() == [0, 0, 0]  # it was captured, and not done
+    x.fill_(1), rate.fill_(2)
+    factor, _ = 7.0, on_cpu.fill_(20)  # numbers of the host are what they were
+    gpu.events.clear()
+    graph.replay()
+    assert launches(gpu.events) == {"graph": 1}
+    assert y.flatten().tolist() == [15, 15, 15] and total.tolist() == [30, 30, 30]
+    graph.replay()
+    assert y.flatten().tolist() == [15, 15, 15] and total.tolist() == [60, 60, 60]
+
+
+def test_a_graph_draws_anew(gpu):
+    x = torch.ones(100, device="cuda")
+    torch.manual_seed(0)
+    expected = [F.dropout(x).tolist() for _ in range(2)]
+    torch.manual_seed(0)
+    graph, y = capture(F.dropout, x)
+    found = []
+    for _ in range(2):
+        graph.replay()
+        found.append(y.tolist())
+    assert found == expected and found[0] != found[1]
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_graph_captures_nothing_that_waits(gpu, name):
+    x = make(gpu)
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+        capture(ASKED[name][0], x)
+    x.sum().item()  # and then it captures no more
+
+
 def test_torch_is_afterwards_as_it_was():
     def say():
         return [

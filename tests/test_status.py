@@ -152,8 +152,8 @@ def test_watching_shows_what_changes_and_ends_with_the_last_run(watched) -> None
     show_progress(run, 5)
     wait_for(lambda: "epoch 5/8" in so_far(), "the second picture", 60)
     assert "\x1b[2J" in so_far().partition("epoch 1/8")[2], "it is drawn in the place of the first"
-    (run / "claim.json").unlink()
     finished(run)
+    (run / "claim.json").unlink()
     assert process.wait(60) == 0
     assert "1 runs and teachers: 1 done" in so_far()
 

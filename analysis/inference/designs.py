@@ -35,7 +35,8 @@ def failed_verdicts(n: int, rate: float, effect: float, repeats: int, seed: int 
     generator = np.random.default_rng([seed, n, 12])
     d = generator.normal(-effect, 1, (repeats, n))
     lost = generator.random(d.shape) < rate
-    alone = [claimed(row[~gone][None], ALPHA)[0] and row[~gone].mean() < 0 for row, gone in zip(d, lost, strict=True)]
+    left = [row[~gone] for row, gone in zip(d, lost, strict=True)]
+    alone = [len(row) > 1 and row.mean() < 0 and bool(claimed(row[None], ALPHA)[0]) for row in left]
     d[lost] = np.inf
     typical = np.array([ranks.signed_ranks(row).sum() < 0 for row in d])
     return float(np.mean(alone)), float((_decided(d, ALPHA) & typical).mean())

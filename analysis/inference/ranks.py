@@ -39,7 +39,11 @@ def signed_rank(d: ArrayLike, alternative: str = "two-sided") -> NDArray:
     rows = d.reshape(-1, d.shape[-1])
     p = np.empty(len(rows))
     sizes = np.sort(np.abs(rows), -1)
-    plain = (sizes[:, :1] > 0).all(-1) & (np.diff(sizes) > 0).all(-1) if d.shape[-1] else np.zeros(len(rows), bool)
+    plain = (
+        (sizes[:, :1] > 0).all(-1) & (sizes[:, 1:] > sizes[:, :-1]).all(-1)
+        if d.shape[-1]
+        else np.zeros(len(rows), bool)
+    )
     if plain.any():  # no zeros, no ties: one distribution for all
         ranks = np.abs(rows[plain]).argsort(-1).argsort(-1) + 1
         p[plain] = _p((ranks * np.sign(rows[plain])).sum(-1), tuple(range(1, d.shape[-1] + 1)), alternative)

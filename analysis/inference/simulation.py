@@ -118,6 +118,16 @@ def false_equivalence(n: int, repeats: int, test: str = "guarded", seed: int = 0
     return float((claimed(d + 1, ALPHA, test, "greater") & claimed(1 - d, ALPHA, test, "greater")).mean())
 
 
+def crossed_error(seeds: int, sets: int, repeats: int, by_seed: bool, seed: int = 0) -> float:
+    """Error of the test where a seed moves the difference alike in all teacher sets (half of the variance).
+
+    by_seed: average over sets first, as `pairing` does; otherwise every pair of runs counts as one unit.
+    """
+    generator = np.random.default_rng([seed, seeds, sets])
+    d = generator.normal(size=(repeats, 1, seeds)) + generator.normal(size=(repeats, sets, seeds))
+    return float(claimed(d.mean(1) if by_seed else d.reshape(repeats, -1), ALPHA).mean())
+
+
 def coverage(kind: str, n: int, repeats: int, seed: int = 0) -> float:
     """Coverage of the 95 % t interval under a scenario; of a percentile bootstrap (`bootstrap`), and of the typical run's
     exact interval (`typical`; 0 where n is too small for one), under the normal one.

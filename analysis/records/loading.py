@@ -60,7 +60,7 @@ def load(
         )
     frame = pd.DataFrame(rows)
     study = study or study_of(frame)
-    frame = add_collapse(frame, study)
+    frame = add_collapse(frame, study.primary, study.collapse)
     frame["arm"] = arms.labels(frame, study)
     mixed = mixtures.find(frame, study)
     mixtures.refuse(mixed, allow)

@@ -18,8 +18,6 @@ from harness.store.record import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.records.study import Study
-
 BAD_ENDS = ("failed", "diverged")
 COLLAPSE = {"accuracy": 0.5, "barrier": 1.0}  # below this share of the teacher's; above this loss between two members
 
@@ -49,11 +47,11 @@ def collapsed(runs: pd.DataFrame, rule: Mapping[str, float]) -> NDArray:
     return bad & (runs["status"] == "done").to_numpy()
 
 
-def add_collapse(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """The runs with a column `collapsed`, 0 or 1, NaN where they did not finish, if that is what the study asks about."""
-    if study.primary != "collapsed":
+def add_collapse(runs: pd.DataFrame, primary: str, rule: Mapping[str, float]) -> pd.DataFrame:
+    """The runs with a column `collapsed`, 0 or 1, NaN where they did not finish, if that is what a study asks about."""
+    if primary != "collapsed":
         return runs
-    values = collapsed(runs, study.collapse).astype(float)
+    values = collapsed(runs, rule).astype(float)
     return runs.assign(collapsed=np.where(runs["status"] == "done", values, np.nan))
 
 

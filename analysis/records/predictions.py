@@ -31,8 +31,8 @@ class Predictions(NamedTuple):
 
     @property
     def correct(self) -> NDArray:
-        """[N] bool."""
-        return self.logits.argmax(1) == self.labels
+        """[N] bool; an answer that is no number is not right."""
+        return (self.logits.argmax(1) == self.labels) & ~np.isnan(self.logits).any(1)
 
     @property
     def nll(self) -> NDArray:

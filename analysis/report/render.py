@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from analysis.report.tables.table import Table
 
+WIDE = 320  # characters: a pipe or a file has no width, and what is narrower would fold numbers
 FORMS = ("text", "markdown", "latex", "csv", "html")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -161,7 +162,7 @@ def render(tables: list[Table], form: str) -> str:
     if form == "text":
         from rich.console import Console
 
-        console = Console(width=200, record=True, file=io.StringIO())
+        console = Console(width=WIDE, record=True, file=io.StringIO())
         for table in tables:
             console.print(terminal(table))
         return console.export_text()

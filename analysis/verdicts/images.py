@@ -38,9 +38,9 @@ class ImageComparison:
     runs: tuple[str, ...]
 
     def crossed(self, values: NDArray) -> NDArray:
-        """Values [S, N] as [sets, seeds, N]; pairing has left every seed with every set, in this order."""
-        sets = len({number for number, _ in self.keys})
-        return values.reshape(sets, -1, values.shape[-1])
+        """Values [S, N] as [sets, seeds, N], in which order pairing has left them; sets that share no seed are one."""
+        sets, seeds = (len(set(numbers)) for numbers in zip(*self.keys, strict=True))
+        return values.reshape(sets if sets * seeds == len(values) else 1, -1, values.shape[-1])
 
 
 def compare_images(block: pd.DataFrame, variant: str, reference: str) -> ImageComparison:

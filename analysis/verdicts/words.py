@@ -189,7 +189,7 @@ def limits(found: list[Contrast]) -> list[str]:
     if len(families) > 1:
         lines.append(
             f"Each of the {len(families)} families is held at {level(found[0].alpha)} by itself; over all of them a false "
-            "verdict is likelier (.06 for three families of shared arms, see CALIBRATION.md)."
+            "verdict is likelier (up to .08 for three families of shared arms, see CALIBRATION.md)."
         )
     images = [c for c in first if c.error_images > c.error_seeds]
     if images:

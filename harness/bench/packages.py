@@ -32,7 +32,7 @@ REQUIREMENTS = (
 )
 # What those need that often is missing with them; antlr4 is published without a wheel.
 OFTEN_WITH = {
-    "hydra-core": ("omegaconf", "antlr4-python3-runtime==4.9.3", "PyYAML", "packaging"),
+    "hydra-core": ("omegaconf>=2.2,<2.4", "antlr4-python3-runtime==4.9.3", "PyYAML", "packaging"),
     "submitit": ("cloudpickle", "typing_extensions"),
 }
 

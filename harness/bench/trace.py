@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def trace(subject: Subject, device: torch.device, path: Path | None) -> dict[str
         with record_function(STEP):
             subject.step()
 
+    # Torch says that CUDA graphs crash where its profiler lets go of the device between traces.
+    os.environ.setdefault("TEARDOWN_CUPTI", "0")
     synchronise(device)
     with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu) as recorded:
         seconds = clock(step, device)

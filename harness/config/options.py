@@ -72,8 +72,8 @@ class TeacherSet:
     set: int = 0  # sets are disjoint: no two share a random stream
     model: str | None = None  # their network; None: the student's
     train: dict[str, Any] = field(default_factory=dict)  # their recipe's differences from `train`
-    # Their answers for every crop and mirror image, computed once and kept in the bank (see harness/views.py): views,
-    # none, or auto: where the method asks about these and building them costs no more than one run saves.
+    # Their answers for every crop and mirror image, computed once and kept in the bank (see harness/run/views.py): views,
+    # none, or auto: where building them costs no more than one run saves. A perturbation saves one pass a step.
     cache: str = "auto"
 
 

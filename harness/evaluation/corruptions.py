@@ -10,6 +10,7 @@ Every function takes images [B, C, H, W] in [0, 1], a strength (see `STRENGTHS`)
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -156,8 +157,6 @@ def corrupt(images: Tensor, kind: Callable[..., Tensor], severity: int, name: st
     return torch.cat([(batch.clamp(0, 1) * 255).round().byte() for batch in batches])
 
 
-def suite(images: Tensor, name: str) -> Iterator[tuple[str, int, Tensor]]:
-    """Type, severity and corrupted images, of every type at every severity."""
-    for kind in STRENGTHS:
-        for severity in SEVERITIES:
-            yield kind.__name__, severity, corrupt(images, kind, severity, name)
+def suite() -> Iterator[tuple[Callable[..., Tensor], int]]:
+    """Every type at every severity."""
+    return itertools.product(STRENGTHS, SEVERITIES)

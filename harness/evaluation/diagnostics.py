@@ -10,7 +10,7 @@ In a run's record, under `diagnostics`, where `evaluate.diagnostics=true`:
     dee_cap    the largest ensemble that was measured
 
 Inputs are the first IMAGES of a split. Perturbed ones are train inputs after one TDiv step, with a pair of
-teachers drawn for every batch; given seed and teachers they are the same for every method.
+teachers drawn for every PAIRED of them; given seed and teachers they are the same for every method.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from harness.evaluation import metrics
 from harness.training.data import Dataset, Split
 from harness.training.data.augmentation import to_unit
-from harness.training.inference import reestimate_batch_norm
+from harness.training.inference import batch_for, reestimate_batch_norm
 from methods.diversify import ascend, disagreement, draw_pair
 from methods.latent_be import LatentBE
 from methods.method import Teachers
 
 IMAGES = 2000
-BATCH = 500
+PAIRED = 500  # whatever the device and its batches: the pairs are the same on all
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)  # on the line between two members
 
 Network = Callable[[Tensor], Tensor]
@@ -68,18 +68,20 @@ def list_members(student: nn.Module) -> list[Network]:
 
 
 def perturb(images: Tensor, teachers: Teachers, generator: torch.Generator) -> Tensor:
-    """Images [N, C, H, W] moved to where two teachers disagree."""
+    """Images [N, C, H, W] moved to where two teachers disagree: the same two for every PAIRED images."""
     moved = []
-    for batch in images.split(BATCH):
+    for batch in images.split(PAIRED):
         i, j = draw_pair(len(teachers), generator)
-        moved.append(ascend(batch, disagreement(i, j, teachers.member), 1.0))
+        objective = disagreement(i, j, teachers.member)
+        moved += [ascend(part, objective, 1.0) for part in batch.split(batch_for(images))]
     return torch.cat(moved)
 
 
 @torch.no_grad()
 def logits_of(networks: Sequence[Network], images: Tensor) -> NDArray[np.float64]:
     """[M, N, K] of images [N, C, H, W] in [0, 1]."""
-    found = [torch.cat([network(batch) for batch in images.split(BATCH)]) for network in networks]
+    batches = images.split(batch_for(images))
+    found = [torch.cat([network(batch) for batch in batches]) for network in networks]
     return torch.stack(found).double().cpu().numpy()
 
 

@@ -15,6 +15,7 @@ from harness.config.options import DATA
 from harness.evaluation import diagnostics, metrics, ood, shift
 from harness.runtime.console import Console
 from harness.store.findings import Findings
+from harness.store.identity import bank_folder
 from harness.store.predictions import Arrays
 from harness.training.data import Dataset, load
 from methods.method import Teachers
@@ -47,7 +48,8 @@ class Evaluation:
         self.config, self.data = config, data
         asked = wanted["diagnostics"]
         self.diagnostics = config["data"]["name"] == "digits" if asked is None else asked
-        self.shift = shift.Shift(config["data"], data.test) if wanted["shift"] else None
+        bank = bank_folder(config)
+        self.shift = shift.Shift(config["data"], data.test, bank, console.say) if wanted["shift"] else None
         where = {"root": config["data"]["root"], "download": config["data"]["download"]}
         self.others = {name: load({**asdict(DATA[name]), **where}, console) for name in wanted["ood"] or ()}
 

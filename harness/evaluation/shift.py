@@ -12,23 +12,30 @@ by severity; Tiny-ImageNet-C holds TYPE/SEVERITY/WNID/*.JPEG (Hendrycks and Diet
 
 from __future__ import annotations
 
+import functools
+import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.config import ConfigError
 from harness.evaluation import corruptions, metrics
+from harness.store import provenance
+from harness.store.arrays import KeptArray
 from harness.store.findings import Findings
 from harness.training.data import Split
 from harness.training.data.archives import root_folder
+from harness.training.data.files import FileImages
 from harness.training.data.images import image_files, read_images
 from harness.training.data.tiny_imagenet import FOLDER, SIZE, read_lines
+from harness.training.device import device_kind
 from harness.training.inference import predict
 from methods.method import Teachers
 
@@ -37,16 +44,21 @@ TREES = {"tiny_imagenet": "Tiny-ImageNet-C"}
 EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")  # official, but kept for validation by their authors
 METRICS = ("acc", "nll", "brier", "ece")
 SEVERITIES = corruptions.SEVERITIES
+LIMIT_BYTES = 8 << 30  # of a suite that is kept: that of Tiny-ImageNet is 6 GB
 
 Logits = dict[str, np.ndarray]  # by who gave them
 Corrupted = Iterator[tuple[str, int, Split]]
 
 
 class Shift:
-    """Corrupted versions of one test split. Raises ConfigError for official files that are not what they should be."""
+    """Corrupted versions of one test split. Raises ConfigError for official files that are not what they should be.
 
-    def __init__(self, config: dict[str, Any], test: Split):
-        self.name, self.test = config["name"], test
+    bank: the folder where the built-in suite's images are kept, for all students of the test split; `say` tells the user
+    where that fails.
+    """
+
+    def __init__(self, config: dict[str, Any], test: Split, bank: Path, say: Callable[[str], None]):
+        self.name, self.test, self.bank, self.say = config["name"], test, bank, say
         root = root_folder(config["root"])
         folder = {**ARRAYS, **TREES}.get(self.name)
         self.folder = root / folder if folder and (root / folder).is_dir() else None
@@ -58,13 +70,38 @@ class Shift:
     def __iter__(self) -> Corrupted:
         device = self.test.images.device
         if self.folder is None:
-            for kind, severity, images in corruptions.suite(self.test.images, self.name):
-                yield kind, severity, Split(images, self.test.labels)
+            for (kind, severity), images in zip(corruptions.suite(), self.suite(), strict=True):
+                yield kind.__name__, severity, Split(images.to(device), self.test.labels)
             return
         read = self.read_array if self.name in ARRAYS else self.read_tree
         for kind in self.types:
             for severity in SEVERITIES:
                 yield kind, severity, read(kind, severity).to(device)
+
+    def suite(self) -> Iterable[Tensor]:
+        """The images [N, C, H, W] uint8 of the built-in suite."""
+        return self.make() if self.kept is None else self.kept
+
+    def make(self) -> Iterator[Tensor]:
+        return (corruptions.corrupt(self.test.images, *each, self.name) for each in corruptions.suite())
+
+    @functools.cached_property
+    def kept(self) -> Tensor | None:
+        """The whole suite, from the bank; None where it is too large to be kept."""
+        images, count = self.test.images, len(list(corruptions.suite()))
+        if isinstance(images, FileImages) or count * images.nbytes > LIMIT_BYTES:
+            return None
+        about = [self.name, sha256(images.cpu().numpy().tobytes()).hexdigest(), device_kind(images.device)]
+        key = sha256(json.dumps(about).encode()).hexdigest()[:12]
+        origin = [provenance.code(), *about]  # of other code they are made anew, in the same place
+
+        def fill(found: np.ndarray) -> None:
+            for place, corrupted in zip(found, self.make(), strict=True):
+                place[:] = corrupted.cpu().numpy()
+
+        path = self.bank / "corrupted" / f"{self.name}-{key}.npy"
+        array = KeptArray(path, "corrupted test images", (count, *images.shape), np.uint8, origin, fill, self.say)
+        return torch.from_numpy(np.asarray(array.get()))
 
     def counts(self, kind: str) -> bool:
         """Whether a type is one of those that published means are over."""

@@ -15,7 +15,7 @@ from harness.config import ConfigError
 from harness.config.teachers import teacher_configs
 from harness.run.folder import finished
 from harness.run.network import read_network
-from harness.run.views import CachedTeachers, ViewCache, is_worth_it
+from harness.run.views import CachedTeachers, ViewCache, is_worth_it, place
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, Stop
 from harness.store.claim import Claimed
@@ -28,6 +28,7 @@ from harness.store.weights import WEIGHTS, read_weights
 from harness.training.data import Dataset
 from harness.training.data.augmentation import Augmentation, count_views
 from harness.training.data.changes import image_changes
+from harness.training.device import device_kind
 from harness.training.trainer import Diverged
 from methods.method import Method, Teachers
 
@@ -54,7 +55,8 @@ class Bank:
 
     def findings(self) -> Findings:
         """What is known of these teachers on these data."""
-        return Findings(bank_folder(self.config) / "found", self.directories, self.fingerprint)
+        folder = bank_folder(self.config) / "found"
+        return Findings(folder, self.directories, self.fingerprint, device_kind(self.device))
 
     def teachers(self, method: Method, console: Console, stop: Stop) -> Teachers:
         """Those that the method learns from, with their answers for every view of the train images where looking these
@@ -65,21 +67,23 @@ class Bank:
         if cache is None:
             return Teachers(members)
         answers = [
-            cache.answers(directory, member).to(self.device)
-            for directory, member in zip(self.directories, members, strict=False)
+            cache.answers(directory, member) for directory, member in zip(self.directories, members, strict=False)
         ]
-        return CachedTeachers(members, answers)
+        return CachedTeachers(members, place(answers, self.device, console))
 
     def view_cache(self, method: Method, console: Console, stop: Stop) -> ViewCache | None:
         """Where the answers for views are kept; None where they are not worth it."""
-        data, recipe, images = self.config["data"], self.config["train"], self.data.train.images
-        if not isinstance(images, torch.Tensor) or recipe["mixup"] or image_changes(data, self.data):
+        data, recipe, split = self.config["data"], self.config["train"], self.data.train
+        if not isinstance(split.images, torch.Tensor) or recipe["mixup"] or image_changes(data, self.data):
             return None  # what is shown is no view that could be numbered
         wanted, views = self.config["teachers"]["cache"], count_views(data["padding"], data["flip"])
-        if not is_worth_it(wanted, method, recipe["epochs"], len(images), views, self.data.classes):
+        teachers, asked = len(self.directories[: method.teachers]), method.known_answers(len(self.directories))
+        size = 2 * len(split) * views * self.data.classes * teachers
+        if not is_worth_it(wanted, asked, teachers, views, recipe["epochs"], size):
             return None
-        augmentation = Augmentation(images, data["padding"], data["flip"], self.config["seed"])
-        return ViewCache(augmentation, self.data.classes, self.fingerprint, console, stop)
+        augmentation = Augmentation(split, data["padding"], data["flip"], self.config["seed"])
+        kind = device_kind(self.device)
+        return ViewCache(augmentation, self.data.classes, self.fingerprint, kind, console, stop)
 
 
 def await_teacher(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ def load_images(config: dict[str, Any], device: torch.device, console: Console) 
 
 @functools.lru_cache(maxsize=1)
 def load_cached(key: str, device: torch.device, console: Console) -> tuple[Dataset, str]:
-    data = load(json.loads(key), console)
-    return data.to(device), data.fingerprint()
+    config = json.loads(key)
+    data = load(config, console)
+    return replace(data, train=data.train.pad(config["padding"])).to(device), data.fingerprint()
 
 
 def changed(record: dict[str, Any], config: dict[str, Any], console: Console) -> str | None:

@@ -20,6 +20,7 @@ from harness.store.identity import run_hash
 from harness.store.record import VERSION
 from harness.training import arithmetic
 from harness.training.data import Dataset
+from harness.training.device import device_kind
 from harness.training.state import Training
 
 
@@ -69,8 +70,7 @@ def describe_cost(training: Training, network: nn.Module, data: Dataset) -> dict
 
 def describe_source(device: torch.device) -> dict[str, Any]:
     """The fields of a record's provenance that do not depend on the run."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {**provenance.describe(name, torch.get_num_threads()), "gpu": arithmetic.describe(device)}
+    return {**provenance.describe(device_kind(device), torch.get_num_threads()), "gpu": arithmetic.describe(device)}
 
 
 def timestamp(seconds: float) -> str:

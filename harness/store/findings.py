@@ -1,7 +1,7 @@
 """What was found out about a teacher set, kept in the bank for every student of it: BANK/found/KIND-KEY.json.
 
-KEY is a hash of all that the finding depends on: this code, the teachers' weights, the data, and whatever the caller
-names. So nothing is ever out of date: what changed has another name.
+KEY is a hash of all that the finding depends on: this code, the kind of device, the teachers' weights, the data, and
+whatever the caller names. So nothing is ever out of date: what changed has another name.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ class Kept(TypedDict):
     digest: str
 
 
-def origin(teachers: Sequence[Path], fingerprint: str) -> list[Any]:
-    """All that the answers of these teachers on the data of this fingerprint depend on: code, data, weights."""
-    return [provenance.code(), fingerprint, [digest(teacher / WEIGHTS) for teacher in teachers]]
+def origin(teachers: Sequence[Path], fingerprint: str, device: str) -> list[Any]:
+    """All that the answers of these teachers on the data of this fingerprint depend on: code, device, data, weights.
+
+    device: "cpu" or the GPU's name. They are computed in float32 whatever the precision of the training.
+    """
+    return [provenance.code(), device, fingerprint, [digest(teacher / WEIGHTS) for teacher in teachers]]
 
 
 class Findings:
-    """Findings about the teachers of these directories on the data of this fingerprint."""
+    """Findings about the teachers of these directories on the data of this fingerprint, by a device of this kind."""
 
-    def __init__(self, folder: Path, teachers: Sequence[Path], fingerprint: str):
-        self.folder, self.about = folder, origin(teachers, fingerprint)
+    def __init__(self, folder: Path, teachers: Sequence[Path], fingerprint: str, device: str):
+        self.folder, self.about = folder, origin(teachers, fingerprint, device)
 
     def __call__(self, kind: str, about: Any, compute: Callable[[], Found]) -> Found:
         """The finding of a kind about something, any value of JSON: read, or else computed and kept."""

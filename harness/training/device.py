@@ -64,3 +64,8 @@ def is_lost() -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def device_kind(device: torch.device) -> str:
+    """What computes there: "cpu", or the GPU's name; two kinds round differently."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -36,7 +36,9 @@ class Meter:
         return (step - self.first) / (time.perf_counter() - self.start)
 
     def peak_bytes(self) -> int:
-        """The most that tensors of the steps held, with all that CUDA graphs keep to themselves; 0 on a CPU."""
+        """The most that tensors of the steps held, or what they hold now with all that CUDA graphs keep to themselves
+        between replays; 0 on a CPU.
+        """
         if self.device.type != "cuda":
             return 0
         kept = sum(
@@ -44,4 +46,6 @@ class Meter:
             for segment in torch.cuda.memory_snapshot()
             if tuple(segment["segment_pool_id"]) != (0, 0)
         )
-        return torch.cuda.max_memory_allocated(self.device) + kept
+        # Not both: while a graph is captured, what it will keep counts as held.
+        held = torch.cuda.memory_allocated(self.device) + kept
+        return max(torch.cuda.max_memory_allocated(self.device), held)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,9 +22,9 @@ from harness import streams
 from harness.config import ConfigError
 from harness.runtime.interruption import Interrupted, Stop
 from harness.training import arithmetic, compilation, optimisation
-from harness.training.capture import Capture, Inputs
+from harness.training.capture import Capture
 from harness.training.data import Dataset, train_batches
-from harness.training.data.batches import Batch
+from harness.training.data.batches import Batch, Views
 from harness.training.data.changes import Change, ChangedBatches
 from harness.training.data.mixup import MixUp
 from harness.training.inference import predict, reestimate_batch_norm
@@ -75,8 +74,8 @@ class Trainer:
         self.memory_format = torch.channels_last if chosen else torch.contiguous_format
         self.meter = Meter(self.device)
         # torch.compile captures graphs of its own, where its mode says so.
-        wanted = self.recipe["capture"] and self.recipe["compile"] is None and on_gpu and is_capturable(self.method)
-        self.capture = Capture() if wanted else None
+        possible = on_gpu and self.recipe["compile"] is None and self.teachers.capturable and is_capturable(self.method)
+        self.capture = Capture() if possible and self.recipe["capture"] else None
         self.kinds: set[tuple] = set()  # of steps that were taken
         compilation.begin(self.recipe["compile"])
         for network in self.teachers.networks:
@@ -129,7 +128,8 @@ class Trainer:
                 totals[name] = totals[name] + value.detach() if name in totals else value.detach()
             self.meter.after(training.step, training.step % self.steps_per_epoch == 0)
         # The epoch's one look at the device.
-        means = {name: float(value) / self.steps_per_epoch for name, value in totals.items()}
+        sums = torch.stack(list(totals.values())).tolist()
+        means = {name: value / self.steps_per_epoch for name, value in zip(totals, sums, strict=True)}
         training.totals = {}
         training.rates.append(self.meter.steps_per_s(training.step) * self.recipe["batch_size"])
         training.peak_bytes = max(training.peak_bytes, self.meter.peak_bytes())
@@ -157,11 +157,10 @@ class Trainer:
     def take_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
         """One update; returns the loss and its parts, on the device."""
         optimisation.set_learning_rate(training.optimiser, self.rate(training.step))
-        inputs = (batch.images, batch.labels, batch.views)
         if self.capture is None:
-            means = self.update(training, self.draws(training.step), *inputs)
+            means = self.update(training, self.draws(training.step), batch.images, batch.labels, batch.views)
         else:
-            means = self.replay(self.capture, training, inputs)
+            means = self.replay(self.capture, training, batch)
         if self.recipe["average"] == "ema":
             # Early on the mean runs over the steps that there are, not over the initial weights.
             decay = min(self.recipe["ema_decay"], (1 + training.step) / (10 + training.step))
@@ -169,13 +168,17 @@ class Trainer:
         training.step += 1
         return means
 
-    def replay(self, capture: Capture, training: Training, inputs: Inputs) -> dict[str, Tensor]:
+    def replay(self, capture: Capture, training: Training, batch: Batch) -> dict[str, Tensor]:
         """An update whose work on the device may be captured: it depends on its inputs and on the method's choice."""
         draws, used = self.draws(training.step), self.draws(training.step)
         kind = tuple(self.method.choice(len(self.teachers), generator) for generator in draws)
-        first = kind not in self.kinds
-        means = capture(kind, functools.partial(self.update, training, used), inputs)
-        if first:
+
+        def work(images: Tensor, labels: Tensor, views: Tensor | None) -> dict[str, Tensor]:
+            # Nothing may be looked up on the host in here, where it would be looked up once.
+            return self.update(training, used, images, labels, None if views is None else Views(views, None))
+
+        means = capture(kind, work, (batch.images, batch.labels, batch.views and batch.views.on_device))
+        if kind not in self.kinds:
             self.kinds.add(kind)
             if any(not torch.equal(a.get_state(), b.get_state()) for a, b in zip(draws, used, strict=True)):
                 raise TypeError(
@@ -195,7 +198,7 @@ class Trainer:
         draws: list[torch.Generator],
         images: Tensor,
         labels: Tensor,
-        views: Tensor | None,
+        views: Views | None,
     ) -> dict[str, Tensor]:
         """A step's work on the device: the gradients of a batch, and the optimiser's step; returns the loss and its
         parts.
@@ -217,7 +220,7 @@ class Trainer:
         return means
 
     def backward(
-        self, training: Training, images: Tensor, labels: Tensor, views: Tensor | None, generator: torch.Generator
+        self, training: Training, images: Tensor, labels: Tensor, views: Views | None, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Add the gradients of a part of a batch; returns its share of the batch's mean loss and of its parts."""
         student, count = training.student, self.recipe["accumulate"]

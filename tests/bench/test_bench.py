@@ -5,22 +5,25 @@ No test looks at a time: machines differ.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import asdict
 
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 import methods
 from harness import streams
-from harness.bench import measurement, naive, subjects
+from harness.bench import measurement, naive, subjects, trace
 from harness.bench.__main__ import main
 from harness.config.options import TRAIN
 from harness.training.data import Dataset, Split
 from harness.training.networks import build
 from harness.training.trainer import Trainer
 from methods.method import Method, Teachers
+from tests.pretended_gpu import pretending, waiting
 
 MEMBERS = 3
 ALL = ["supervised", *methods.groups()["all"]]
@@ -121,9 +124,10 @@ def test_the_ladder_climbs(capsys):
 
 
 def test_naive_forms_stand_on_the_first_rung_and_the_fastest(tmp_path):
-    options = ["model=preresnet8", "batch=4", "size=8", "classes=3", "teachers=2", "rounds=2", "methods=kd,combined"]
+    options = ["model=preresnet8", "batch=4", "size=8", "classes=3", "teachers=2", "rounds=2", "device=cpu"]
     output = tmp_path / "ladder.json"
-    assert main([*options, "device=cpu", "--ladder", "--rungs", "1,2,3", "--naive", "--output", str(output)]) == 0
+    flags = ["--ladder", "--rungs", "1,2,3", "--naive", "--output", str(output)]
+    assert main([*options, *flags, "methods=kd,combined"]) == 0
     results = json.loads(output.read_text())
     assert [result["options"]["precision"] for result in results.values()] == ["tf32", "tf32", "bfloat16"]
     rows = {rung: {row["method"]: row for row in result["methods"]} for rung, result in results.items()}
@@ -131,6 +135,25 @@ def test_naive_forms_stand_on_the_first_rung_and_the_fastest(tmp_path):
     assert {rung for rung in rows if "combined (naive)" in rows[rung]} == {"eager TF32", fastest}
     for found in rows.values():
         assert list(found)[:3] == ["supervised", "kd", "combined"] and found["combined"]["flops"] > 0
+
+
+def test_a_gpu_would_be_measured_without_a_wait_in_any_step(tmp_path, monkeypatch):
+    """On a pretended one: that all calls of CUDA are made as they should be, and naive forms wait for nothing either."""
+    monkeypatch.setitem(measurement.PRODUCTS, "cuda", 8)
+    on_cpu = functools.partial(profile, activities=[ProfilerActivity.CPU])
+    monkeypatch.setattr(trace, "profile", lambda activities: on_cpu())
+    output = tmp_path / "bench.json"
+    options = ["model=preresnet8", "batch=4", "size=8", "classes=3", "teachers=2", "rounds=2", "methods=combined"]
+    with pretending() as gpu:
+        assert (
+            main([*options, "device=cuda", "capture=false", "precision=tf32", "--naive", "--output", str(output)]) == 0
+        )
+    rows = {row["method"]: row for row in json.loads(output.read_text())["methods"]}
+    assert list(rows) == ["supervised", "combined", "combined (naive)"]
+    assert all(row["waits"] == 0 and row["graphs_bytes"] == 0 and row["flops"] > 0 for row in rows.values())
+    # What an epoch begins with, and the clock, are not of a step.
+    steps = ("methods/", "harness/bench/naive.py", "harness/training/trainer.py")
+    assert [str(event) for event in waiting(gpu.events) if event.line.startswith(steps)] == []
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_what_is_not_here_too_old_or_needed_by_others_is_missing(monkeypatch):
     wanted = ("torch>=2.11", "pytest>=8", "rich>=13.7", "hydra-core>=1.3.2")
     assert packages.find_missing(wanted) == [
         *("torch>=2.11", "hydra-core>=1.3.2", "pluggy>=1.5"),
-        *("omegaconf", "antlr4-python3-runtime==4.9.3", "PyYAML", "packaging"),
+        *("omegaconf>=2.2,<2.4", "antlr4-python3-runtime==4.9.3", "PyYAML", "packaging"),
     ]
 
 

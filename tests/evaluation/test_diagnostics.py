@@ -110,6 +110,24 @@ def test_perturbed_inputs_are_where_teachers_disagree(plain, data):
     assert found["perturbed"]["pairwise_kl"] > 1.01 * found["train"]["pairwise_kl"]
 
 
+def test_batches_suit_the_size_of_the_images(plain, data, monkeypatch):
+    """However large they are: the pairs of teachers that perturb the images are the same, and so are the numbers."""
+    monkeypatch.setattr(diagnostics, "PAIRED", 60)
+    sizes, pairs, draw = [], [], diagnostics.draw_pair
+    monkeypatch.setattr(diagnostics, "draw_pair", lambda *given: pairs.append(draw(*given)) or pairs[-1])
+    whole = diagnose(plain[3], plain[3], plain[:3], data)
+    drawn = pairs.copy()
+    monkeypatch.setattr(diagnostics, "batch_for", lambda images: 17)
+    observer = copy.deepcopy(plain[2])
+    observer.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    parts = diagnose(plain[3], plain[3], [*plain[:2], observer], data)
+    assert max(sizes) == 17
+    assert pairs == drawn * 2 and len(drawn) == 4  # of 200 images
+    for kind in SPLITS:
+        assert parts["teachers"][kind] == pytest.approx(whole["teachers"][kind], rel=1e-3)
+    assert parts["fidelity"] == pytest.approx(whole["fidelity"], rel=1e-3)
+
+
 def test_fidelity_is_to_the_ensemble(plain, data):
     found = diagnose(plain[0], plain[0], [plain[0], plain[0]], data)["fidelity"]
     assert found == pytest.approx({"agreement": 1.0, "kl": 0.0}, abs=1e-9)

@@ -47,9 +47,83 @@ def test_corruptions_are_deterministic_and_grow(images, kind, shape):
     assert changes[-1] > 1
 
 
-def test_suite_has_ten_types_at_five_severities(images):
-    seen = [(kind, severity) for kind, severity, _ in corruptions.suite(images, "x")]
+def test_suite_has_ten_types_at_five_severities():
+    seen = list(corruptions.suite())
     assert len(set(seen)) == len(seen) == 50
+
+
+# Kept -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The names of the corruptions that are computed, as they are; two of the suite."""
+    few = {kind: corruptions.STRENGTHS[kind] for kind in (corruptions.contrast, corruptions.shot_noise)}
+    monkeypatch.setattr(corruptions, "STRENGTHS", few)
+    found, original = [], corruptions.corrupt
+    monkeypatch.setattr(corruptions, "corrupt", lambda *given: found.append(given[1].__name__) or original(*given))
+    return found
+
+
+def test_corrupted_images_are_computed_once_for_all_students(tmp_path, made):
+    expected = [
+        (kind.__name__, severity, corruptions.corrupt(shift_of(tmp_path).test.images, kind, severity, "cifar10"))
+        for kind, severity in corruptions.suite()
+    ]
+    made.clear()
+    for _ in range(2):  # students
+        shift = shift_of(tmp_path)
+        for _ in range(2):  # teachers and student
+            found = list(shift)
+            assert [(kind, severity) for kind, severity, _ in found] == [row[:2] for row in expected]
+            assert all(
+                torch.equal(split.images, images) for (*_, images), (*_, split) in zip(expected, found, strict=True)
+            )
+            assert all(torch.equal(split.labels, shift.test.labels) for *_, split in found)
+    assert made == ["contrast"] * 5 + ["shot_noise"] * 5
+
+
+def test_other_images_are_not_taken_for_these(tmp_path, made, monkeypatch):
+    list(shift_of(tmp_path))
+    list(shift_of(tmp_path, seed=1))
+    list(shift_of(tmp_path, name="cifar100"))
+    monkeypatch.setattr(shift_module, "device_kind", lambda device: "some GPU")
+    list(shift_of(tmp_path))
+    monkeypatch.setattr("harness.store.provenance.code", lambda: "another")
+    list(shift_of(tmp_path))
+    assert len(made) == 50
+    assert len(list((tmp_path / "bank" / "corrupted").glob("*.npy"))) == 4  # those of other code do not pile up
+
+
+def test_damaged_corrupted_images_are_made_again(tmp_path, made):
+    first = [split.images.clone() for *_, split in shift_of(tmp_path)]
+    (file,) = (tmp_path / "bank" / "corrupted").glob("*.npy")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    again = [split.images for *_, split in shift_of(tmp_path)]
+    assert len(made) == 20
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_a_bank_that_cannot_keep_them_changes_nothing(tmp_path, made):
+    expected = [split.images.clone() for *_, split in shift_of(tmp_path)]
+    (tmp_path / "blocked").write_text("a file where the folder should be")
+    said = []
+    shift = Shift(
+        {"name": "cifar10", "root": str(tmp_path)}, shift_of(tmp_path).test, tmp_path / "blocked", said.append
+    )
+    found = [split.images for *_, split in [*shift, *shift]]
+    assert all(torch.equal(a, b) for a, b in zip(expected * 2, found, strict=True))
+    assert len(made) == 20
+    assert len(said) == 1 and said[0].startswith("corrupted test images cannot be kept in the bank")
+
+
+def test_sets_too_large_to_be_kept_are_made_each_time(tmp_path, made, monkeypatch):
+    monkeypatch.setattr(shift_module, "LIMIT_BYTES", 10 * 20 * 3 * 32 * 32 - 1)
+    shift = shift_of(tmp_path)
+    assert len([*shift, *shift]) == len(made) == 20
+    assert not (tmp_path / "bank").exists()
 
 
 def test_jpeg_is_near_a_real_encoder(images):
@@ -74,9 +148,9 @@ def write_arrays(root, count=20, kinds=("fog", "snow")):
     return folder
 
 
-def shift_of(root, count=20, name="cifar10"):
-    test = Split(torch.from_numpy(formats.pixels(count, 32)), torch.from_numpy(formats.cycle(count, 10)))
-    return Shift({"name": name, "root": str(root)}, test)
+def shift_of(root, count=20, name="cifar10", seed=0):
+    test = Split(torch.from_numpy(formats.pixels(count, 32, seed=seed)), torch.from_numpy(formats.cycle(count, 10)))
+    return Shift({"name": name, "root": str(root)}, test, root / "bank", print)
 
 
 def test_official_arrays_go_severity_by_severity(tmp_path):
@@ -224,8 +298,10 @@ def test_findings_have_another_name_when_anything_changes(tmp_path, monkeypatch)
         (teacher / "student.safetensors").write_bytes(teacher.name.encode())
     computed = []
 
-    def ask(fingerprint="f", about="x"):
-        return Findings(tmp_path / "found", teachers, fingerprint)("shift", about, lambda: computed.append(1) or {})
+    def ask(fingerprint="f", about="x", device="cpu"):
+        return Findings(tmp_path / "found", teachers, fingerprint, device)(
+            "shift", about, lambda: computed.append(1) or {}
+        )
 
     def counts(**changes):
         before = len(computed)
@@ -233,6 +309,7 @@ def test_findings_have_another_name_when_anything_changes(tmp_path, monkeypatch)
         return len(computed) - before
 
     assert [counts(), counts(), counts(fingerprint="g"), counts(about="y"), counts()] == [1, 0, 1, 1, 0]
+    assert [counts(device="some GPU"), counts(device="another"), counts(device="some GPU"), counts()] == [1, 1, 0, 0]
     (teachers[1] / "student.safetensors").write_bytes(b"other weights")
     assert counts() == 1
     monkeypatch.setattr("harness.store.provenance.code", lambda: "other code")

@@ -26,8 +26,8 @@ class Check:
 CHECKS = (
     Check(8, "CUDA graphs: steps of combined as eagerly, few graphs", "compiling:replays_graphs", 150),
     Check(7, "torch.compile: kd after combined in one process, compiled", "compiling:compiles_run_after_run", 150),
-    Check(12, "sweep.pack=4 gives the students of sweep.pack=1", "runs:packs", 120),
-    Check(1, "no step of any method and options waits for the device", "steps:never_waits", 120),
+    Check(12, "sweep.pack=4 gives the students of sweep.pack=1", "runs:packs", 150),
+    Check(1, "no step of any method and options waits for the device", "steps:never_waits", 150),
     Check(3, "deterministic=true: stopped and resumed, bit for bit", "resuming:repeats_itself", 120),
     Check(9, "no layout conversions beyond the stem; launches as counted", "kernels:launches_as_counted", 120),
     Check(15, "CUDA_VISIBLE_DEVICES as a UUID and -1; workers do not show", "runs:chooses_its_device", 90),

@@ -55,7 +55,8 @@ def compare_with_eager(sheet: Sheet, told: str, steps: int, recipe: dict[str, An
     """Losses of steps with graphs beside those without, and how many graphs there are."""
 
     def work(**more: Any) -> Work:
-        return prepare(digits(sheet.device), with_labels("combined"), build=few_layers, lr=0.003, **recipe, **more)
+        method = with_labels("kd" if sheet.small else "combined")  # which takes a CPU a minute to compile
+        return prepare(digits(sheet.device), method, build=few_layers, lr=0.003, **recipe, **more)
 
     expected = work(capture=False).losses(steps)
     with mock.patch.object(CUDAGraphNode, "__init__", autospec=True, side_effect=CUDAGraphNode.__init__) as recorded:

@@ -13,7 +13,7 @@ from tests.gpu.checks import Check
 from tests.gpu.child import Outcome, start_check
 
 PAGE = "HARNESS_GPU_PAGE"
-CORES = 4  # for each check at work
+CORES = 2  # for each check at work
 
 
 class Crew:

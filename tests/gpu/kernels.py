@@ -24,8 +24,8 @@ def launches_as_counted(sheet: Sheet) -> None:
     batch = 4 if sheet.small else 128
     _, stored = launches.read()
     data = noise(sheet.device, 8 if sheet.small else 32, 4 * batch)
-    for precision in ("float32", "bfloat16"):
-        for name in ALL if precision == "float32" else ("combined",):
+    for precision, names in (("float32", ALL), ("tf32", ["combined"]), ("bfloat16", ["combined"])):
+        for name in names:
             method = methods.load(name)()
             model = "wrn10_1" if sheet.small else "wrn28_4"
             work = prepare(data, method, model, batch_size=batch, precision=precision, capture=False)
@@ -36,7 +36,7 @@ def launches_as_counted(sheet: Sheet) -> None:
             if sheet.on_gpu:
                 most = STEM * method.passes(4)
                 sheet.expect(conversions <= most, f"{told}: {conversions} conversions of layouts, not at most {most}")
-                counted = stored[f"wrn28_4 {name} {precision}"].total()
+                counted = stored[f"wrn28_4 {name} {precision.replace('tf32', 'float32')}"].total()
                 sheet.expect(
                     len(kernels) <= MORE * counted,
                     f"{told}: {len(kernels)} launches, though it has {counted} operators",

@@ -38,7 +38,7 @@ def repeats_itself(sheet: Sheet) -> None:
     """Check 3: a whole run, and one that is stopped in mid-epoch and goes on in another process. How far the default
     repeats itself is only measured.
     """
-    for deterministic in (True, False):
+    for deterministic in (True,) if sheet.small else (True, False):  # a CPU always repeats itself
         off = resume_elsewhere(sheet, deterministic)
         sheet.note(**{"deterministic" if deterministic else "default": "bit-equal" if off == 0 else off})
         sheet.expect(off == 0 or not deterministic, f"deterministic=true: weights differ by up to {off:.1e}")

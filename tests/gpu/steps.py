@@ -72,6 +72,9 @@ def never_waits(sheet: Sheet) -> None:
                     work.step(next(batches))
         except RuntimeError as error:
             waiting[name] = f"{first_line(error)} at {find_line(error)}"
+        if sheet.on_gpu and work.trainer.capture:
+            captured = work.trainer.capture.describe()
+            sheet.expect(captured["graphs"] > 0, f"{name}: no step was captured: {captured['failure']}")
         tried += 1
     sheet.note(trials=tried, waiting=len(waiting))
     for name, why in waiting.items():

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(scope="session")
 def crew(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    """Everything that was asked for begins with the first check, four at a time."""
+    """Everything that was asked for begins with the first check, some beside each other."""
     if not torch.cuda.is_available():
         if "gpu" in os.environ.get("HARNESS_REQUIRE", "").replace(" ", "").split(","):
             pytest.fail("HARNESS_REQUIRE names gpu, but torch finds no CUDA device", pytrace=False)

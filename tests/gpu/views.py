@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -22,18 +25,45 @@ from tests.running import configure
 
 
 def looks_up_views(sheet: Sheet) -> None:
-    """Check 14: runs that look their teachers' answers up learn what others do, without a copy in a step."""
-    asked, known = (settings(sheet, "runs", cache) for cache in ("none", "views"))
-    expected = losses(asked)
-    off = distance(losses(known), expected)
+    """Check 14: runs that look their teachers' answers up learn what others do, without a copy in a step; and the
+    same where the answers do not fit onto the device.
+    """
+    expected, known = losses(settings(sheet, "runs", "none")), settings(sheet, "runs", "views")
+    found = losses(known)
+    off = distance(found, expected)
     sheet.note(off=off)
     sheet.expect(off <= 1e-3, f"losses with cached views differ by {off:.1e}")
-    work = at_work(known, sheet.device)
-    sheet.expect(isinstance(work.trainer.teachers, CachedTeachers), "the teachers look nothing up")
+    look_up(sheet, known, "")
+    with nothing_free():
+        crowded = {**known, "runs": str(sheet.folder / "crowded"), "bank": str(sheet.folder / "runs" / "teachers")}
+        apart = distance(losses(crowded), found)
+        sheet.note(off_on_the_host=apart)
+        sheet.expect(apart <= 1e-4, f"losses with views on the host differ by {apart:.1e}")
+        look_up(sheet, crowded, " on the host")
+
+
+@contextlib.contextmanager
+def nothing_free() -> Iterator[None]:
+    """A GPU that says that all of its memory is taken."""
+    with (
+        mock.patch.object(torch.cuda, "mem_get_info", lambda device=None: (0, 1)),
+        mock.patch.object(torch.cuda, "memory_reserved", torch.cuda.memory_allocated),
+    ):
+        yield
+
+
+def look_up(sheet: Sheet, config: dict[str, Any], where: str) -> None:
+    """Steps that look up, here or on the host: none waits, and those with all answers on the device copy nothing."""
+    work = at_work(config, sheet.device)
+    teachers = work.trainer.teachers
+    sheet.expect(isinstance(teachers, CachedTeachers), f"the teachers look nothing up{where}")
+    (lie,), should = {known.device.type for known in teachers.answers}, "cpu" if where else sheet.device.type
+    sheet.expect(lie == should, f"the answers lie on {lie}, not on {should}")
     copies = [kernel for kernel in list_kernels(sheet, work) if "HtoD" in kernel or "DtoH" in kernel]
-    sheet.note(copies=len(copies))
-    sheet.expect(not copies, f"a step copies: {', '.join(sorted(set(copies)))}")
+    sheet.note(**{f"copies{where}": len(copies)})
+    sheet.expect(bool(where) or not copies, f"a step copies: {', '.join(sorted(set(copies)))}")
     batches = work.batches()
+    work.step(next(batches))
     with no_waits(sheet.device):
         work.step(next(batches))
 

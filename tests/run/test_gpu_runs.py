@@ -37,6 +37,7 @@ def losses(config: dict[str, Any]) -> list[float]:
     return [json.loads(row)["loss"] for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", RUNS)
 def test_a_run_has_the_cpus_numbers(tmp_path, method):
     expected = run(tmp_path / "cpu", method, device="cpu", **RECIPE, **RUNS[method])
@@ -63,14 +64,16 @@ class Steps:
         return self.left < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["cuda", "cpu"])
 def test_an_interrupted_run_goes_on(tmp_path, then):
     """On the GPU to the same numbers; on a CPU, whose sums have another order, to about the same."""
     options = {"bank": str(tmp_path / "bank"), "train__average": "ema", "evaluate__diagnostics": False}
+    options |= {"train__epochs": 4, "train__schedule": "constant", "train__lr": 0.2}  # what momentum was is seen
     with pretending():
         whole = run(tmp_path / "whole", "combined", device="cuda", **options)
         config = configure(tmp_path / "parts", "combined", device="cuda", **options)
-        with pytest.raises(Interrupted, match="stopped at step 4 of 6"):
+        with pytest.raises(Interrupted, match="stopped at step 4 of 12"):
             execute(config, Console(), Steps(4))
         if then == "cuda":
             execute(config, Console())
@@ -78,4 +81,4 @@ def test_an_interrupted_run_goes_on(tmp_path, then):
         execute({**config, "device": "cpu"}, Console())
     record = read_record(run_directory(config))
     assert record["status"] == "done" and record["provenance"]["attempts"] == 2
-    assert losses(config) == pytest.approx(losses(whole["config"]), rel=1e-6 if then == "cuda" else 1e-3)
+    assert losses(config) == pytest.approx(losses(whole["config"]), rel=1e-6 if then == "cuda" else 1e-5)

@@ -37,7 +37,7 @@ from harness.store.predictions import PREDICTIONS, read_predictions, write_predi
 from harness.store.record import RECORD, check_files, digest_of, read_record, read_status
 from harness.store.submission import CONFIG, read_config, read_submission, write_config, write_submission
 from harness.store.weights import WEIGHTS, read_weights, write_weights
-from harness.training.data import load
+from harness.training.data import Split, load
 from harness.training.data.augmentation import Augmentation
 from harness.training.state import Training
 from tests import damage
@@ -458,11 +458,11 @@ def test_no_damaged_claim_is_in_the_way_for_ever(tmp_path: Path) -> None:
 def test_views_are_right_whatever_is_in_the_bank(tmp_path: Path) -> None:
     """Both files of a teacher's views, damaged: built anew, or done without, and always the same answers."""
     data = load(configure(tmp_path)["data"])
-    images = data.train.images[:20]
+    few = Split(data.train.images[:20], data.train.labels[:20])
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
     write_weights(tmp_path, {name: tensor.numpy() for name, tensor in network.state_dict().items()}, {})
     cache = ViewCache(
-        Augmentation(images, 1, False, 0), data.classes, "fingerprint", Console(io.StringIO()), lambda: False
+        Augmentation(few, 1, False, 0), data.classes, "fingerprint", "cpu", Console(io.StringIO()), lambda: False
     )
 
     def answers(directory: Path) -> Any:

@@ -3,6 +3,7 @@ tensors that it was captured with, which is what a replay comes to."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import pytest
@@ -25,7 +26,9 @@ class Rerun:
 
     def __init__(self, work: Callable[..., dict[str, Tensor]], inputs: list, results: dict[str, Tensor]):
         self.work, self.inputs, self.results = work, inputs, results
-        self.drawn_from = [(generator, generator.get_state()) for generator in work.args[1]]
+        self.drawn_from = [
+            (generator, generator.get_state()) for generator in inspect.getclosurevars(work).nonlocals["used"]
+        ]
 
     def replay(self) -> None:
         for generator, state in self.drawn_from:  # a graph has what was drawn when it was captured

@@ -13,13 +13,14 @@ from torchvision.models import VisionTransformer
 
 import methods
 from harness.training.data import Split, train_batches
+from harness.training.data.batches import DeviceBatches
 from harness.training.data.files import FileImages
 from methods.kd import KD
 from methods.method import Method
-from tests.pretended_gpu import SEND, pretending, waiting
+from tests.pretended_gpu import SEND, launches, pretending, waiting
 from tests.trial import CHANNELS, CLASSES, SIZE, Outcome, Trial, pretend
 
-ALL = ("supervised", "kd", "ensemble_kd", "weight_averaging", "perturbation", "combined")
+ALL = (*methods.BASELINES, *methods.VARIANTS)
 RECIPES = {
     "plain": {},
     "bfloat16": {"precision": "bfloat16"},
@@ -66,6 +67,7 @@ def drop_out(seed: int) -> nn.Module:
 
 
 NETWORKS = {"attention": attend, "dropout": drop_out}
+CAPTURED = {"capture": True, "epochs": 2, "steps_per_epoch": 5, "schedule": "linear"}
 
 
 def make(name: str, **options) -> Method:
@@ -77,6 +79,20 @@ TRIALS = {
     **{f"{name}, {how}": Trial(make(name), data=data) for name in ALL for how, data in DATA.items()},
     **{f"{name}, views": Trial(make(name), views=True) for name in ("kd", "ensemble_kd", "weight_averaging")},
     **{f"{name}, {options}": Trial(make(name, **options)) for name, each in OPTIONS.items() for options in each},
+    **{f"{name}, captured": Trial(make(name), recipe=CAPTURED, members=2) for name in ALL},
+    **{
+        f"combined, {how}, captured": Trial(make("combined"), recipe={**recipe, **CAPTURED}, members=2)
+        for how, recipe in RECIPES.items()
+        if how in ("ema", "adamw", "everything")
+    },
+    **{
+        f"combined, {how}, resumed": Trial(make("combined"), recipe={**recipe, **CAPTURED}, members=2, resumed=True)
+        for how, recipe in RECIPES.items()
+        if how in ("ema", "everything")
+    },
+    "combined, tf32": Trial(make("combined"), recipe={"precision": "tf32"}),
+    "kd, views, captured": Trial(make("kd"), recipe=CAPTURED, views=True),
+    "supervised, dropout, captured": Trial(make("supervised"), drop_out, CAPTURED),
     **{
         f"{name}, {how}": Trial(make(name), network=network)
         for name in ("supervised", "combined")
@@ -96,8 +112,14 @@ def test_no_step_waits_and_its_numbers_are_the_cpus(name):
     trial = TRIALS[name]
     found = pretend(trial)
     check(found)
-    assert all(len(step) > 20 for step in found.steps)  # they were seen
-    expected = replace(trial, recipe={"channels_last": True, **trial.recipe}).run("cpu")  # what GPUs choose
+    if trial.recipe.get("capture"):
+        assert found.graphs["graphs"] > 0 and found.graphs["failure"] is None
+        assert any(launches(step)["graph"] for step in found.steps)
+    else:
+        assert all(len(step) > 20 for step in found.steps)  # they were seen
+    expected = replace(trial, resumed=False, recipe={"channels_last": True, **trial.recipe}).run(
+        "cpu"
+    )  # what GPUs choose
     assert found.loss == pytest.approx(expected.loss, rel=1e-5)
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
 
@@ -204,14 +226,13 @@ def test_a_method_that_mixes_devices_is_found():
 
 
 def test_batches_that_wait_are_found(monkeypatch):
-    from harness.training.data.augmentation import Augmentation
+    honest = DeviceBatches.epoch
 
-    honest = Augmentation.__call__
+    def look(self, *args):
+        for batch in honest(self, *args):
+            assert len(batch.labels.tolist())
+            yield batch
 
-    def looks(self, rows, draws):
-        assert len(rows.tolist())
-        return honest(self, rows, draws)
-
-    monkeypatch.setattr(Augmentation, "__call__", looks)
+    monkeypatch.setattr(DeviceBatches, "epoch", look)
     with pytest.raises(AssertionError, match=r"to host: cpu at tests/training/test_gpu_steps\.py"):
         check(pretend(Trial(make("supervised"))))

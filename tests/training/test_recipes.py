@@ -97,7 +97,7 @@ def test_adamw_decouples_decay_and_keeps_the_factors_rate():
     teachers = teachers_for(small_network(), 2, 0)
     student = WeightAveraging().student(small_network(), 2, torch.Generator())
     groups = WeightAveraging().parameter_groups(student, 0.01)
-    optimiser = optimisation.build_optimiser(groups, "adamw", 0.9, True)
+    optimiser = optimisation.build_optimiser(groups, "adamw", 0.9, True, torch.device("cpu"))
     assert isinstance(optimiser, torch.optim.AdamW)
     assert [group["weight_decay"] for group in optimiser.param_groups] == [0.01, 0.01]
     assert [group["lr_scale"] for group in optimiser.param_groups] == [1.0, 1.0]

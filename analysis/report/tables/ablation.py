@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -188,16 +189,13 @@ def may_be_best(runs: pd.DataFrame, arms: list[str], m: metrics.Metric, study: S
     Each is tested one-sided against every other, at alpha over their number. Which one has the best mean in these runs
     does not matter, so that luck in one arm does not choose what all are compared with.
     """
-    kept = set()
-    for arm in arms:
-        p = []
-        for other in arms:
-            if other != arm:
-                d = m.sign * pair(runs, {other: 1.0, arm: -1.0}, m.column).by_seed
-                p.append(float(statistics.decide(d, study.test, "greater")) if len(d) > 1 else 1.0)
-        if not p or np.nanmin([*p, 1.0]) > study.alpha / len(p):
-            kept.add(arm)
-    return kept
+    least = dict.fromkeys(arms, 1.0)
+    for arm, other in combinations(arms, 2):
+        d = m.sign * pair(runs, {arm: 1.0, other: -1.0}, m.column).by_seed
+        if len(d) > 1:
+            for loser, gain in ((other, d), (arm, -d)):
+                least[loser] = np.fmin(least[loser], statistics.decide(gain, study.test, "greater"))
+    return {arm for arm in arms if least[arm] > study.alpha / max(len(arms) - 1, 1)}
 
 
 def cross(runs: pd.DataFrame, study: Study) -> Table | None:

@@ -12,6 +12,21 @@ from torch import Tensor
 from harness import streams
 from harness.training.data.augmentation import Augmentation
 from harness.training.data.dataset import Split
+from harness.training.data.transfer import send
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which of the N * V views of a split the images of a batch are, [B]: on the device, and on the host for who looks
+    something up there and must not wait; None where nobody may.
+    """
+
+    on_device: Tensor
+    on_host: Tensor | None
+
+    def chunk(self, parts: int) -> list[Views]:
+        on_host = [None] * parts if self.on_host is None else self.on_host.chunk(parts)
+        return list(map(Views, self.on_device.chunk(parts), on_host))
 
 
 @dataclass(frozen=True)
@@ -20,7 +35,7 @@ class Batch:
 
     images: Tensor
     labels: Tensor
-    views: Tensor | None = None  # [B] which of the N * V views of the split each image is, where they can be counted
+    views: Views | None = None  # where they can be counted
 
 
 class Batches(Protocol):
@@ -57,12 +72,14 @@ class DeviceBatches:
     ):
         self.split, self.seed, self.batch_size = split, seed, batch_size
         self.device = split.images.device
-        self.augmentation = Augmentation(split.images, padding, flip, seed)
+        self.augmentation = Augmentation(split, padding, flip, seed)
         self.steps = count_steps(len(split), batch_size, steps)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        every = draw_rows(len(self.split), self.batch_size, self.steps, self.seed, epoch).to(self.device)
-        draws = self.augmentation.draw(epoch)
-        for rows in every[skip:]:
-            images, views = self.augmentation(rows, draws)
-            yield Batch(images, self.split.labels[rows], views)
+        rows = draw_rows(len(self.split), self.batch_size, self.steps, self.seed, epoch)
+        on_host = self.augmentation.draw(epoch, rows)[skip:]
+        on_device = send(on_host, self.device)
+        places = self.augmentation.locate(on_device)
+        labels = self.split.labels[places[0]]
+        for views, batch_labels, *place in zip(map(Views, on_device, on_host), labels, *places, strict=True):
+            yield Batch(self.augmentation.cut(*place), batch_labels, views)

@@ -53,9 +53,11 @@ class ChangedBatches:
 
 def image_changes(config: dict[str, Any], data: Dataset) -> list[Change]:
     """The changes that a `data` configuration asks for."""
+    images = data.train.images
+    size, device = tuple(images.shape[-2:]), images.device
     changes: list[Change] = []
     if config["randaugment"]:
-        changes.append(RandAugment(config["randaugment"], config["magnitude"]))
+        changes.append(RandAugment(config["randaugment"], config["magnitude"], size, device))
     if config["cutout"]:
-        changes.append(CutOut(config["cutout"], torch.tensor(data.mean, device=data.train.images.device)))
+        changes.append(CutOut(config["cutout"], size, torch.tensor(data.mean, device=device)))
     return changes

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.config import ConfigError
@@ -14,16 +16,42 @@ from harness.training.data.files import FileImages
 
 @dataclass(frozen=True)
 class Split:
-    """Images [N, C, H, W] uint8 and labels [N] int64, on one device."""
+    """Images [N, C, H, W] uint8 and labels [N] int64, on one device.
+
+    padded: images with a black margin, of which `images` are a view, so that one copy serves crops and all else.
+    """
 
     images: Tensor | FileImages
     labels: Tensor
+    padded: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Split:
-        return Split(self.images.to(device), self.labels.to(device))
+        if self.padded is None:
+            return Split(self.images.to(device), self.labels.to(device))
+        return within(self.padded.to(device), self.images.shape[-2:], self.labels.to(device))
+
+    def pad(self, padding: int) -> Split:
+        """The same split with `padding` black pixels around every image; in files they stay as they are."""
+        if isinstance(self.images, FileImages):
+            return self
+        return within(self.padded_by(padding), self.images.shape[-2:], self.labels)
+
+    def padded_by(self, padding: int) -> Tensor:
+        """Images [N, C, H + 2p, W + 2p]: those that are there, where the margin is this wide."""
+        known = self.images if self.padded is None else self.padded
+        if known.shape[-1] == self.images.shape[-1] + 2 * padding:
+            return known
+        return F.pad(self.images, (padding,) * 4)
+
+
+def within(padded: Tensor, size: Sequence[int], labels: Tensor) -> Split:
+    """A split whose images are the middle, of height and width `size`, of padded ones."""
+    height, width = size
+    padding = (padded.shape[-1] - width) // 2
+    return Split(padded[..., padding : padding + height, padding : padding + width], labels, padded)
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,8 @@ def hold_out(images: Tensor, labels: Tensor, validation: int, name: str) -> tupl
     kept = len(labels) - validation
     if not 0 < validation < len(labels):
         raise ConfigError(f"data.validation={validation} leaves no train split of the {len(labels)} images of {name}")
-    return Split(images[:kept], labels[:kept]), Split(images[kept:], labels[kept:])
+    # A copy of the few: a view would keep all of them in memory once the train split is padded.
+    return Split(images[:kept], labels[:kept]), Split(images[kept:].clone(), labels[kept:])
 
 
 def last_of_each(labels: Tensor, classes: int, validation: int) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.training.data.transfer import send
+
 
 class MixUp:
     """x' = lam x + (1 - lam) x_perm, and the same of the labels; one lam ~ Beta(alpha, alpha) a batch.
@@ -22,11 +24,11 @@ class MixUp:
     def draw(
         self, generator: torch.Generator, steps: int, batch: int, device: torch.device
     ) -> list[tuple[Tensor, Tensor]]:
-        """lam and a permutation [B] of every step."""
+        """lam and a permutation [B] of every step, on the device."""
         # torch's own sampler of this distribution takes no generator.
         beta = np.random.default_rng(generator.initial_seed()).beta(self.alpha, self.alpha, steps)
-        order = torch.rand((steps, batch), generator=generator).argsort(1)
-        return list(zip(torch.from_numpy(beta).float().to(device), order.to(device), strict=True))
+        order = send(torch.rand((steps, batch), generator=generator), device).argsort(stable=True)
+        return list(zip(send(torch.from_numpy(beta).float(), device), order, strict=True))
 
     def __call__(self, images: Tensor, labels: Tensor, draws: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Mixed images, and labels [B] as distributions [B, K]."""

@@ -17,6 +17,7 @@ from harness.training.data.augmentation import to_unit
 from harness.training.data.batches import Batch, count_steps, draw_rows
 from harness.training.data.dataset import Split
 from harness.training.data.files import FileImages, Key, on_device
+from harness.training.data.transfer import send
 
 
 class RandomView:
@@ -64,5 +65,5 @@ class WorkerBatches:
         """The batches of one epoch from step `skip` of it on; none before it is decoded."""
         rows = draw_rows(len(self.split), self.batch_size, self.steps, self.seed, epoch)[skip:]
         self.keys.epoch, self.keys.rows = epoch, rows
-        for images, chosen in zip(on_device(self.loader, self.device), rows.to(self.device), strict=True):
+        for images, chosen in zip(on_device(self.loader, self.device), send(rows, self.device), strict=True):
             yield Batch(to_unit(images), self.split.labels[chosen])

@@ -114,11 +114,13 @@ def test_a_study_of_collapse_counts_collapsed_runs():
     declared = parse(block | {"sequential": {"looks": [10], "statistic": "rank"}}, "test")
     runs = runs_of({"combined": 0.0}).assign(acc=0.9, teacher_acc=0.95)
     runs.loc[(runs["arm"] == "kd") & (runs["seed"] < 7), "acc"] = 0.3
-    found = stand(add_collapse(runs, declared), declared, 10)["combined"]
+    found = stand(add_collapse(runs, "collapsed", declared.collapse), declared, 10)["combined"]
     assert (found["verdict"], found["p"]) == ("better", pytest.approx(2 / 2**7))
     assert found["differences"] == [-1.0] * 7 + [0.0] * 3
     runs.loc[(runs["arm"] == "kd") & (runs["seed"] > 1), "acc"] = 0.9
-    assert stand(add_collapse(runs, declared), declared, 10)["combined"]["verdict"] == "inconclusive"
+    assert (
+        stand(add_collapse(runs, "collapsed", declared.collapse), declared, 10)["combined"]["verdict"] == "inconclusive"
+    )
 
 
 def write_study(folder, seeds, block=BLOCK):

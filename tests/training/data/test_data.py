@@ -16,12 +16,16 @@ import numpy as np
 import pytest
 import torch
 
+from harness import streams
 from harness.config import ConfigError
 from harness.config.options import DATA
+from harness.run.data import load_images
 from harness.runtime.console import Console
-from harness.training.data import MODULES, Dataset, archives, cifar, fashion_mnist, load, svhn, tiny_imagenet
+from harness.training.data import MODULES, Dataset, Split, archives, cifar, fashion_mnist, load, svhn, tiny_imagenet
 from harness.training.data.archives import Archive, fetch
 from harness.training.data.augmentation import Augmentation
+from harness.training.data.batches import DeviceBatches
+from harness.training.data.dataset import hold_out
 from tests import formats
 
 
@@ -313,14 +317,69 @@ def test_real_fashion_mnist():
 
 
 def test_views_are_numbered():
+    """First every corner of the crop, then the same mirrored; an epoch shows some of them."""
     images = torch.arange(2 * 3 * 5 * 5).remainder(256).byte().reshape(2, 3, 5, 5)
-    augmentation = Augmentation(images, padding=2, flip=True, seed=0)
+    augmentation = Augmentation(Split(images, torch.arange(2)), padding=2, flip=True, seed=0)
     assert augmentation.views == 50
-    rows = torch.tensor([1, 0, 1])
-    for epoch in range(20):
-        shown, numbers = augmentation(rows, augmentation.draw(epoch))
-        for image, row, number in zip(shown, rows, numbers.tolist(), strict=True):
-            assert number // 50 == row
-            assert torch.equal(image, augmentation.view(number % 50, row[None])[0])
-    views = torch.stack([augmentation.view(v, torch.tensor([1])) for v in range(50)])
-    assert len(views.flatten(1).unique(dim=0)) == 50
+    padded = torch.nn.functional.pad(images, (2,) * 4)
+    for n in range(2):
+        for v in range(50):
+            (dy, dx), mirrored = divmod(v % 25, 5), v >= 25
+            expected = padded[n, :, dy : dy + 5, dx : dx + 5] / 255
+            (found,) = augmentation(torch.tensor([50 * n + v]))
+            assert torch.equal(found, expected.flip(-1) if mirrored else expected)
+    rows = torch.tensor([[1, 0, 1]])
+    shown = torch.cat([augmentation.draw(epoch, rows) for epoch in range(200)])
+    assert torch.equal(shown // 50, rows.expand(200, -1))
+    assert len(shown.unique()) > 90
+
+
+def test_an_epoch_shows_each_image_one_view():
+    """The draws by the definition of their streams: corners, then mirror images, for every image of the split."""
+    images = torch.arange(12 * 36).remainder(251).byte().reshape(12, 1, 6, 6)
+    batches = DeviceBatches(Split(images, torch.arange(12)), 1, True, 7, 5)
+    (first, second), (again,) = batches.epoch(3), batches.epoch(3, skip=1)
+    stream = streams.generator(7, "augmentation", 3)
+    dy, dx = torch.randint(3, (2, 12), generator=stream)
+    mirrored = torch.rand(12, generator=stream) < 0.5
+    order = torch.randperm(12, generator=streams.generator(7, "order", 3))
+    for batch, rows in ((first, order[:5]), (second, order[5:10]), (again, order[5:10])):
+        assert torch.equal(batch.labels, rows)
+        assert torch.equal(batch.views.on_host, rows * 18 + mirrored[rows] * 9 + dy[rows] * 3 + dx[rows])
+        assert torch.equal(batch.views.on_host, batch.views.on_device)
+        assert torch.equal(batch.images, batches.augmentation(batch.views.on_device))
+        parts = batch.views.chunk(2)
+        assert torch.equal(torch.cat([part.on_host for part in parts]), batch.views.on_host)
+
+
+def test_images_lie_in_memory_once():
+    """Padded ones; the others are a view of these, wherever the split goes."""
+    images, labels = torch.randint(256, (6, 3, 5, 4), dtype=torch.uint8), torch.arange(6)
+    split = Split(images, labels).pad(2)
+    assert torch.equal(split.images, images)
+    assert torch.equal(split.padded, torch.nn.functional.pad(images, (2,) * 4))
+    assert split.images.untyped_storage().data_ptr() == split.padded.untyped_storage().data_ptr()
+    moved = split.to("meta")
+    assert moved.images.is_meta and moved.images.shape == images.shape and moved.images._base is moved.padded
+    augmentation = Augmentation(split, 2, False, 0)
+    assert augmentation.padded is split.padded
+    wider = Augmentation(split, 3, False, 0)  # another margin than this
+    assert torch.equal(wider.padded, torch.nn.functional.pad(images, (3,) * 4))
+    assert Augmentation(Split(images, labels), 0, False, 0).padded is images
+    assert Dataset(6, (0.5,) * 3, (0.5,) * 3, split, split, split).fingerprint() == (
+        Dataset(6, (0.5,) * 3, (0.5,) * 3, *[Split(images, labels)] * 3).fingerprint()
+    )
+
+
+def test_a_run_holds_its_train_images_once(tmp_path):
+    config = asdict(replace(DATA["digits"], padding=2))
+    data, _ = load_images(config, torch.device("cpu"), Console())
+    assert Augmentation(data.train, 2, False, 0).padded is data.train.padded
+    assert torch.equal(data.train.images, load(config).train.images)
+
+
+def test_held_out_images_do_not_keep_the_others_in_memory():
+    images, labels = torch.zeros(10, 1, 2, 2, dtype=torch.uint8), torch.zeros(10)
+    kept, held = hold_out(images, labels, 3, "some")
+    assert held.images.untyped_storage().nbytes() == held.images.nbytes
+    assert (len(kept), len(held)) == (7, 3)
