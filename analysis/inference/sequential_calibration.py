@@ -46,7 +46,7 @@ d_z is that of every variant: the share that is called better, and the mean numb
 
 Family-wise, of studies whose variants do not differ from the baseline in the mean; `single` has one variant, the others
 {m}. As in the fixed study nothing is exact where the shapes differ (`skewness`), and a tail as long as an exponential's
-is not seen by tests at these n.
+is not seen by tests at these n. Ranks ask about the typical run, which does differ there.
 
 {errors}
 
@@ -54,7 +54,7 @@ is not seen by tests at these n.
 
 Variants that do not differ, with a margin in standard deviations of a difference: the mean number of runs, the share
 that is called equivalent, and the share of studies with a false verdict of equivalence where every variant lies at the
-margin.
+margin. Both kinds of verdict share a comparison's part of alpha.
 
 {equivalent}
 
