@@ -22,7 +22,7 @@ from harness.config import ConfigError
 from harness.config.methods import method_defaults
 from harness.runtime.console import Console
 from harness.store.identity import run_directory
-from harness.store.record import settled
+from harness.store.record import digest_of, settled
 from harness.sweep.sweep import STOPPED, Sweep
 from harness.sweep.sweeper import HarnessSweeper
 
@@ -119,10 +119,9 @@ class Study:
             )
 
     def digest(self) -> str:
-        """Of all that must not change between looks: the study, its seeds and teacher sets."""
-        from harness.store.record import digest_of
-
-        return digest_of({"study": self.block, "seeds": self.seeds, "sets": self.sets})
+        """Of all that must not change between looks: the study and its runs, seeds and recipe included."""
+        names = [run_directory(config).name for config in self.configs if config["seed"] in self.seeds]
+        return digest_of({"study": self.block, "runs": sorted(names)})
 
     def following(self) -> int | None:
         """How many seeds the next look has; None where the study has ended."""

@@ -101,6 +101,18 @@ def test_runs_that_were_looked_at_must_not_change(tmp_path: Path) -> None:
     assert len(log(tmp_path)) == 1
 
 
+def test_another_recipe_is_another_study(tmp_path: Path) -> None:
+    head = study(tmp_path)
+    head.until(lambda: ended(head) or ((tmp_path / "looks.jsonl").exists() and log(tmp_path)), "the first look")
+    head.send(signal.SIGKILL)
+    head.ends()
+    before = students(tmp_path)
+    head = study(tmp_path, "train.lr=0.01")
+    assert head.ends() == 2
+    assert "has looks of a study that was declared otherwise" in head.said
+    assert students(tmp_path) == before
+
+
 def test_failed_runs_have_ended_as_the_worst(tmp_path: Path) -> None:
     """In a pool of processes; and a run that failed is not tried again, which would be to choose among its outcomes."""
     arms = "hydra.sweeper.arms=['method=raises','method=supervised']"
