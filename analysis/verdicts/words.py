@@ -140,7 +140,7 @@ def _teachers(c: Contrast) -> str:
     m = metrics.metric(c.metric)
     if len(c.sets) < 2 or math.isnan(c.low_sets):
         return ""
-    beyond = ", which says nothing of other teachers" if c.low_sets <= 0 <= c.high_sets else ""
+    beyond = ", so nothing is established of other teachers" if c.low_sets <= 0 <= c.high_sets else ""
     return (
         f"Over {len(c.sets)} teacher sets: same sign in {c.sets_agreeing}; over teachers in general "
         f"[{m.text(c.low_sets, plus=True)}, {m.text(c.high_sets, plus=True)}]{beyond}."
