@@ -71,8 +71,9 @@ def parser(description: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, parents=list(parents))
 
     command("table", "ablation, cost and factorial tables with verdicts (the default)", runs, forms)
-    command("contrasts", "every comparison with all its numbers", runs, forms)
-    blocks = command("blocks", "Friedman and Wilcoxon across data sets x networks", runs, forms)
+    contrasts = command("contrasts", "every comparison on every metric", runs, forms)
+    contrasts.add_argument("--wide", action="store_true", help="with all its numbers")
+    blocks = command("blocks", "Friedman and Wilcoxon across data sets", runs, forms)
     blocks.add_argument("--metric", help="default: the primary metric")
     report = command("report", "one self-contained HTML page", runs)
     report.add_argument("-o", "--output", default="report.html")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from analysis.records.study import Study
     from analysis.report.tables.table import Table
 
-WIDE = 260
+NARROW = 120  # characters, in which the comparisons fit unless all their numbers are asked for
 
 
 def _load_all(arguments: argparse.Namespace) -> tuple[pd.DataFrame, Study]:
@@ -44,10 +44,12 @@ def _load(arguments: argparse.Namespace) -> tuple[pd.DataFrame, Study]:
     return frame, study
 
 
-def _emit(arguments: argparse.Namespace, tables: list[Table], lines: Sequence[str] = ()) -> None:
+def _emit(
+    arguments: argparse.Namespace, tables: list[Table], lines: Sequence[str] = (), width: int | None = None
+) -> None:
     """Tables, and what they come to: the lines follow on a terminal and stand above in a file."""
     if arguments.format == "text" and not arguments.output:
-        _print(tables)
+        _print(tables, width)
         for line in lines:
             print(line)
         return
@@ -60,17 +62,19 @@ def _emit(arguments: argparse.Namespace, tables: list[Table], lines: Sequence[st
         print(text)
 
 
-def _print(tables: list[Table]) -> None:
-    """Tables on a terminal of any width; a pipe has none, and a narrow default would fold the numbers. Printed by
-    Python, not by rich, which ends the program with status 1 where a pipe is closed.
+def _print(tables: list[Table], width: int | None = None) -> None:
+    """Tables on a terminal of any width, or in at most so many characters: wide tables in parts, narrow ones with names
+    folded. A pipe has no width, and a narrow default would fold the numbers. Printed by Python, not by rich, which ends
+    the program with status 1 where a pipe is closed.
     """
     from rich.console import Console
 
-    from analysis.report.render import split, terminal
+    from analysis.report.render import WIDE, split, terminal
 
-    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    console = Console() if sys.stdout.isatty() else Console(width=width or WIDE)
+    console.width = min(console.width, width or console.width)
     for table in tables:
-        for part in split(table, console.width):
+        for part in [table] if width else split(table, console.width):
             with console.capture() as printed:
                 console.print(terminal(part))
             print(printed.get(), end="")
@@ -99,7 +103,7 @@ def _contrasts(arguments: argparse.Namespace) -> int:
 
     frame, study = _load(arguments)
     found = compute(frame, study, list(arguments.metrics) if arguments.metrics else None)
-    _emit(arguments, family_tables(found), oddities(frame))
+    _emit(arguments, family_tables(found, arguments.wide), oddities(frame), None if arguments.wide else NARROW)
     return 0
 
 

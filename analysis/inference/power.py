@@ -19,6 +19,7 @@ from scipy import optimize, stats
 from analysis.inference.statistics import SKEW_CAP, pairs_for_floor
 
 WANTED = 0.8
+MOST_SEEDS = 100  # what would need more of them is not foreseen as a number
 SHAPES = 256
 FLIPS = 2**12  # patterns of signs: all of them up to n = 12, a sample beyond
 SAMPLED_UP_TO = 32  # pairs; beyond, what a test costs over the plain t is taken to fall as 1 / n
@@ -34,6 +35,11 @@ def power(effect: ArrayLike, n: int, alpha: float = 0.05, test: str = "guarded")
     # The far tail underflows to NaN in scipy where it is 0 for every purpose.
     right = np.nan_to_num(stats.nct.sf(critical, n - 1, nc), nan=1.0)
     return (right + np.nan_to_num(stats.nct.cdf(-critical, n - 1, nc))).mean(-1)
+
+
+def largest_sd(sd: float, n: int, confidence: float = 0.8) -> float:
+    """The upper limit of the sd of normal differences of which n have this sd: the sd is an estimate too."""
+    return sd * math.sqrt((n - 1) / stats.chi2.ppf(1 - confidence, n - 1)) if n > 1 else math.nan
 
 
 def detectable(sd: float, n: int, alpha: float = 0.05, test: str = "guarded") -> float:
@@ -127,8 +133,9 @@ def _critical_guard(shapes: NDArray, plain: float) -> NDArray:
     if n < 3:
         return np.full(len(shapes), plain)
     g = np.minimum(n * (shapes**3).sum(1) / ((n - 1) * (n - 2)), 0)
-    # What mean / sd must reach: the root of s + g min(s^2, cap) / 3 = aim, below or above the cap.
+    # What mean / sd must reach: the first root of s + g min(s^2, cap) / 3 = aim, below or above the cap.
     aim = plain / math.sqrt(n) - g / (6 * n)
     above = aim - g * SKEW_CAP / 3
-    below = 2 * aim / (1 + np.sqrt(np.maximum(1 + 4 / 3 * g * aim, 0)))
-    return math.sqrt(n) * np.where(above > math.sqrt(SKEW_CAP), above, below)
+    inside = 1 + 4 / 3 * g * aim
+    below = 2 * aim / (1 + np.sqrt(np.maximum(inside, 0)))
+    return math.sqrt(n) * np.where((inside >= 0) & (below <= math.sqrt(SKEW_CAP)), below, above)

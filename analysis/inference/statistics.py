@@ -12,6 +12,9 @@ The deciding test is `guarded`: the larger of two p-values, so a finding must pa
      Johnson, JASA 73, 1978). It holds the error down where means are equal but shapes are not, and it looks
      at sizes, not at signs alone.
 `CALIBRATION.md` has the measured error rates of this rule and of the plain t test.
+
+A run that failed is a difference of +-inf: there is no mean then, and the signed-rank test decides, which takes it as
+the worst of its pair (`ranks`).
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
+
+from analysis.inference.ranks import signed_rank
 
 Alternative = Literal["two-sided", "greater", "less"]
 EXACT_UP_TO = 32  # sign flips are counted exactly up to this n (2**31 patterns in two halves of 2**16), then sampled
@@ -83,8 +88,9 @@ def skew_guarded_t(d: ArrayLike, alternative: Alternative = "two-sided") -> NDAr
     it honest at small n: it counts only where it moves S towards 0 (a sample of one long tail pointing away
     from its mean is weaker evidence than it looks; the converse is never believed), and S^2 is capped at 1.5,
     since beyond that the quadratic term could turn an overwhelming effect into none; 1.5 is the least that
-    keeps families of four at their level for differences of skewness 1 (see CALIBRATION.md). Needs n >= 3 to
-    see skewness; below, the plain t.
+    keeps families of four at their level for differences of skewness 1 (see CALIBRATION.md). A difference that is
+    larger by the same amount in every pair is never weaker evidence: of all smaller ones that of the strongest counts,
+    where the quadratic term would turn back. Needs n >= 3 to see skewness; below, the plain t.
     """
     d = np.asarray(d, float)
     mean, sd, n = _moments(d)
@@ -92,13 +98,18 @@ def skew_guarded_t(d: ArrayLike, alternative: Alternative = "two-sided") -> NDAr
     if n < 3:
         return plain
     with np.errstate(divide="ignore", invalid="ignore"):
-        s = mean / sd
+        s = np.abs(mean) / sd
         centred = d - mean[..., None]
         g = n * (centred**3).sum(-1) / ((n - 1) * (n - 2)) / sd**3
-        g = np.where(g * s < 0, g, 0.0)
-        corrected = s + g * np.minimum(s * s, SKEW_CAP) / 3 + g / (6 * n)
-        corrected = np.where(corrected * s > 0, corrected, 0.0)
+        against = np.where(g * mean < 0, np.abs(g), 0.0)
+        peak = np.minimum(s, np.minimum(1.5 / against, math.sqrt(SKEW_CAP)))  # of the quadratic, up to here
+        corrected = np.maximum(_lowered(s, against), _lowered(peak, against)) - against / (6 * n)
+        corrected = np.copysign(np.maximum(corrected, 0.0), mean)
         return np.where(sd == 0, plain, np.fmax(plain, _tail(math.sqrt(n) * corrected, n - 1, alternative)))
+
+
+def _lowered(s: NDArray, against: NDArray) -> NDArray:
+    return s - against * np.minimum(s * s, SKEW_CAP) / 3
 
 
 def _half_sums(d: NDArray) -> NDArray:
@@ -140,43 +151,37 @@ def sign_flip(d: ArrayLike, alternative: Alternative = "two-sided") -> NDArray:
     return np.array([_flip_one(row, alternative) for row in flat]).reshape(d.shape[:-1])
 
 
-def signed_ranks(d: ArrayLike) -> NDArray:
-    """The signed ranks of d[n], ties shared, zeros dropped; their sum is what Wilcoxon's test is about."""
-    d = np.asarray(d, float)
-    kept = d[d != 0]
-    return np.sign(kept) * stats.rankdata(np.abs(kept))
-
-
-def signed_rank(d: ArrayLike) -> NDArray:
-    """Exact two-sided Wilcoxon signed-rank p: a sign flip of the signed ranks; 1 where all differences are 0."""
-    d = np.asarray(d, float)
-    rows = [
-        _flip_one(ranks, "two-sided") if len(ranks := signed_ranks(row)) else 1.0 for row in d.reshape(-1, d.shape[-1])
-    ]
-    return np.array(rows).reshape(d.shape[:-1])
-
-
 def guarded(d: ArrayLike, alternative: Alternative = "two-sided") -> NDArray:
     """p of the deciding test: the larger of the exact sign flip and the skew-guarded t."""
     return np.fmax(sign_flip(d, alternative), skew_guarded_t(d, alternative))
 
 
 def decide(d: ArrayLike, test: str = "guarded", alternative: Alternative = "two-sided") -> NDArray:
-    """p by the named deciding test, `guarded`, `sign_flip` or `t`."""
+    """p by the named deciding test, `guarded`, `sign_flip` or `t`; by the signed-rank test where a difference is infinite.
+
+    Raises ValueError for a test that is none.
+    """
     tests = {"guarded": guarded, "sign_flip": sign_flip, "t": lambda d, a: paired_t(d, alternative=a).p}
     if test not in tests:
         raise ValueError(f"unknown test {test!r}: choose one of {', '.join(tests)}")
-    return tests[test](d, alternative)
+    d = np.asarray(d, float)
+    failed = np.isinf(d).any(-1)
+    if not failed.any():
+        return tests[test](d, alternative)
+    p = np.array(tests[test](np.where(failed[..., None], 0.0, d), alternative))
+    p[failed] = signed_rank(d[failed], alternative)
+    return p
 
 
 def smallest_p(n: int, test: str = "guarded", zeros: int = 0, sides: int = 2) -> float:
     """The smallest p the test can reach with n pairs, `zeros` of which are ties that no flip changes.
 
-    The t test has no floor (0), as it pays with the assumption of normal differences; from 2 pairs on.
+    The t test has no floor (0), as it pays with the assumption of normal differences; from 2 pairs on. Where sign flips
+    are sampled, the sampling has one.
     """
     if test == "t":
         return 0.0 if n > 1 else 1.0
-    return min(1.0, sides * 2.0 ** (zeros - n))
+    return min(1.0, max(sides * 2.0 ** (zeros - n), 1 / (SAMPLED_FLIPS + 1) if n > EXACT_UP_TO else 0.0))
 
 
 def pairs_for_floor(alpha: float, family: int = 1, test: str = "guarded", sides: int = 2) -> int:
@@ -215,15 +220,32 @@ def noninferiority(d: ArrayLike, margin: float, test: str = "guarded") -> NDArra
     return decide(np.asarray(d, float) + margin, test, "greater")
 
 
-def holm(p: ArrayLike) -> NDArray:
-    """Holm's step-down adjusted p-values, shape [k]; NaN (no test) stays NaN and does not count."""
+def holm(p: ArrayLike, size: int = 0) -> NDArray:
+    """Holm's step-down adjusted p-values, shape [k]; NaN (no test) stays NaN and does not count.
+
+    size: of the family as it was declared, where not all of it is here yet.
+    """
     p = np.asarray(p, float)
-    adjusted = np.full_like(p, np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    k = len(order)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * (k - np.arange(k)))) if k else []
-    return adjusted
+    return holm_either(p, np.full_like(p, np.nan), size)[0]
+
+
+def holm_either(p: ArrayLike, other: ArrayLike, size: int = 0) -> tuple[NDArray, NDArray]:
+    """Adjusted p [k] of a difference and of equivalence, so that a false claim of either kind stays at one level.
+
+    Of the two hypotheses of a comparison (no difference; one as large as the margin) at most one is true, so they share
+    a place; it is free for the others once both have fallen (Shaffer 1986). With no second p it is Holm's procedure. Two
+    procedures side by side would err up to .08.
+    """
+    both = np.array([p, other], float)
+    adjusted = np.full_like(both, np.nan)
+    larger = np.fmax(*both)
+    fallen = np.sort(larger[~np.isnan(larger)])
+    left = max(size, len(fallen)) - np.arange(len(fallen))
+    reached = np.concatenate([[0.0], np.maximum.accumulate(fallen * left)])[: len(fallen)]
+    if len(fallen):
+        steps = np.maximum(both[..., None] * left, reached)  # at which level each is claimed, were so many places free
+        adjusted = np.minimum(1.0, steps.min(-1))
+    return adjusted[0], adjusted[1]
 
 
 def benjamini_hochberg(p: ArrayLike) -> NDArray:

@@ -15,6 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from analysis.records.options import as_text, of_method, value_at
+from analysis.records.outcomes import ended
 from analysis.records.texts import plain
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def present(runs: pd.DataFrame) -> list[str]:
-    """The arms that have a finished run, by name."""
-    return sorted(runs.loc[runs["status"] == "done", "arm"].unique())
+    """The arms that have a run with an outcome, be it a failure, by name."""
+    return sorted(ended(runs)["arm"].unique())
 
 
 def labels(frame: pd.DataFrame, study: Study) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from analysis.records import limits
 from analysis.records.errors import AnalysisError, AnalysisWarning
 from analysis.records.metrics import metric
 from analysis.records.options import DEEPEST, flatten, is_deep
+from analysis.records.outcomes import COLLAPSE
 from analysis.records.study import CELLS, KINDS, TESTS, Family, Study
 from analysis.records.texts import one_line, plain
 from harness.store.files import Damaged, check_shape, parse_json
@@ -33,6 +35,8 @@ class Block(TypedDict, total=False):
     margins: dict[str, Any] | None
     arms: dict[str, dict[str, Any]] | None
     factors: list[str] | None
+    seeds: Any
+    collapse: dict[str, Any] | None
     families: dict[str, Any] | None
 
 
@@ -78,6 +82,8 @@ def parse(block: Any, source: str) -> Study:
             margins={name: limits.margin(name, value) for name, value in (block.get("margins") or {}).items()},
             arms={plain(label): flatten(wanted) for label, wanted in (block.get("arms") or {}).items()},
             factors=tuple(block.get("factors") or ()),
+            seeds=None if block.get("seeds") is None else limits.seeds(block["seeds"]),
+            collapse=COLLAPSE | {name: limits.collapse(name, v) for name, v in (block.get("collapse") or {}).items()},
             families=tuple(_family(plain(name), body) for name, body in (block.get("families") or {}).items()),
             source=plain(source),
         )
@@ -157,6 +163,40 @@ def read_study(path: str | Path) -> Study:
     if not isinstance(content, dict) or "study" not in content:
         raise AnalysisError(f"{path} has no block `study:`")
     return parse(content["study"], path.name)
+
+
+def outside(frame: pd.DataFrame, study: Study) -> list[str]:
+    """The runs whose own record does not declare this very study: what decides must have been said before they ran."""
+    wanted = _decisive(study)
+    known: dict[str, bool] = {}
+    found = []
+    for run, config in zip(frame["run"], frame["config"], strict=True):
+        block = config.get("study")
+        text = json.dumps(block, sort_keys=True)
+        if text not in known:
+            with contextlib.suppress(AnalysisError):  # what is no study declares nothing
+                known[text] = bool(block) and _decisive(parse(block, "records")) == wanted
+            known.setdefault(text, False)
+        if not known[text]:
+            found.append(run)
+    return found
+
+
+def beyond(frame: pd.DataFrame, study: Study) -> list[str]:
+    """Where more seeds have run than the study declared, in words."""
+    lines = []
+    for (data, model), block in frame.groupby(["data", "model"], sort=True) if study.seeds else ():
+        count = block["seed"].nunique()
+        if count > study.seeds:
+            lines.append(
+                f"{data} x {model}: the study declared {study.seeds} seeds and {count} have run; to look again with more "
+                "seeds finds what is not there more often than its level says."
+            )
+    return lines
+
+
+def _decisive(study: Study) -> dict[str, Any]:
+    return {f.name: getattr(study, f.name) for f in fields(Study) if f.name not in ("question", "baseline", "source")}
 
 
 def study_of(frame: pd.DataFrame) -> Study:

@@ -14,6 +14,8 @@ from analysis.records.texts import plain
 MOST = 1e9  # what is larger, or infinite, is no limit
 Alpha = Annotated[float, Meta(gt=0, lt=0.5)]
 Margin = Annotated[float, Meta(gt=0, lt=MOST)]
+Seeds = Annotated[int, Meta(ge=2, lt=10**6)]
+COLLAPSE = {"accuracy": Annotated[float, Meta(gt=0, le=1)], "barrier": Margin}
 # Beyond these nothing would fail: a speed cannot be lost by more than all of it.
 TOLERANCES = {"speed": Annotated[float, Meta(ge=0, lt=1)], "memory": Annotated[float, Meta(ge=0, le=10)]}
 
@@ -30,6 +32,18 @@ def margin(column: str, value: Any) -> float:
     if share and number >= 1:
         raise AnalysisError(f"the margin of {column} is a share, such as 0.01 for 1 %: {number:g} lets everything pass")
     return number
+
+
+def seeds(value: Any) -> int:
+    """A number of seeds, at least two. Raises AnalysisError."""
+    return _number(value, Seeds, "seeds must be their number, at least 2")
+
+
+def collapse(name: str, value: Any) -> float:
+    """What counts as collapse: a share of the teacher's accuracy, or a loss barrier. Raises AnalysisError."""
+    if name not in COLLAPSE:
+        raise AnalysisError(f"collapse knows {', '.join(COLLAPSE)}, not {plain(name)}")
+    return _number(value, COLLAPSE[name], f"collapse: {name} must be a positive number (accuracy: at most 1)")
 
 
 def tolerance(name: str, value: Any) -> float:

@@ -4,16 +4,24 @@ Runs are paired on (data set, network, teacher set, seed). The unit of a test is
 several teacher sets its differences are averaged over them first, because runs that share a seed share split,
 initial weights and order and are not independent of each other. So n is the number of seeds, and the
 conclusion is conditional on the teachers.
+
+A run that failed is the worst outcome of its pair, an infinite value: tests by ranks allow that, means are over the
+pairs that finished. A seed that did not meet every teacher set leaves, by name: its average would be over other
+teachers than those of the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from analysis.records import metrics
+from analysis.records.outcomes import ended, failed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +31,8 @@ if TYPE_CHECKING:
 class Pairs:
     """A weighted difference of arms on matched runs.
 
-    values: [pairs, arms], index (teacher_set, seed); runs: the same shape, their hashes; weights: of the
-    arms, e.g. {variant: 1, reference: -1}; dropped: what had no partner, in words.
+    values: [pairs, arms], index (teacher_set, seed), +-inf for a run that failed; runs: the same shape, their hashes;
+    weights: of the arms, e.g. {variant: 1, reference: -1}; dropped: what had no partner, in words.
     """
 
     values: pd.DataFrame
@@ -32,20 +40,26 @@ class Pairs:
     weights: dict[str, float]
     dropped: tuple[str, ...]
 
-    @property
+    @cached_property
     def differences(self) -> pd.Series:
         """[pairs], one per (teacher_set, seed)."""
-        return sum(self.values[arm] * weight for arm, weight in self.weights.items())
+        return _weighted(self.values, self.weights)
 
-    @property
+    @cached_property
     def by_seed(self) -> NDArray:
         """[n], one per seed: the unit of every test."""
         return self.differences.groupby(level="seed").mean().to_numpy()
 
     @property
     def by_set(self) -> pd.DataFrame:
-        """[sets, seeds], NaN where a set did not meet a seed."""
+        """[sets, seeds]."""
         return self.differences.unstack("seed")
+
+    @property
+    def finished(self) -> Pairs:
+        """The pairs in which no run failed."""
+        whole = np.isfinite(self.values.to_numpy()).all(1)
+        return replace(self, values=self.values[whole], runs=self.runs[whole])
 
     def side(self, positive: bool) -> NDArray:
         """[pairs], one side of the difference: the weighted mean of the arms with positive (or negative) weight."""
@@ -55,22 +69,46 @@ class Pairs:
 
 
 def pair(runs: pd.DataFrame, weights: Mapping[str, float], column: str) -> Pairs:
-    """Match the done runs of one (data, model) block; drop those without a partner or the metric.
+    """Match the runs of one (data, model) block; drop those without a partner or the metric, and incomplete seeds.
 
     runs: rows of `analysis.load` for one block; column: the metric.
     """
-    chosen = runs[(runs["status"] == "done") & runs["arm"].isin(list(weights))]
-    keys = ["teacher_set", "seed"]
-    wide = chosen.pivot(index=keys, columns="arm", values=column).reindex(columns=list(weights)).astype(float)
-    hashes = chosen.pivot(index=keys, columns="arm", values="run").reindex(columns=list(weights))
-    ran = hashes.notna()
-    whole = np.isfinite(wide.to_numpy()).all(1) if len(wide) else np.zeros(0, bool)
+    chosen = ended(runs)[lambda rows: rows["arm"].isin(list(weights))]
+    worst = -np.inf * metrics.metric(column).sign
+    chosen = chosen.assign(_value=np.where(failed(chosen, column), worst, chosen[column].astype(float)))
+    keys, arms = ["teacher_set", "seed"], list(weights)
+    wide = chosen.pivot(index=keys, columns="arm", values="_value").reindex(columns=arms).astype(float)
+    hashes = chosen.pivot(index=keys, columns="arm", values="run").reindex(columns=arms)
     dropped = []
-    for (number, seed), row in wide[~whole].iterrows():
-        lacking = [
-            f"{arm} has {'no finite ' + column if ran.loc[(number, seed), arm] else 'no finished run'}"
-            for arm in weights
-            if not np.isfinite(row[arm])
-        ]
+    for (number, seed), row in wide[wide.isna().any(axis=1)].iterrows():
+        ran = hashes.loc[(number, seed)].notna()
+        lacking = [f"{arm} has no {column if ran[arm] else 'finished run'}" for arm in arms if np.isnan(row[arm])]
         dropped.append(f"seed {seed}, teacher set {number}: {', '.join(lacking)}")
-    return Pairs(wide[whole], hashes[whole], dict(weights), tuple(dropped))
+    wide = wide.dropna()
+    tied = _weighted(wide, weights).isna()
+    dropped += [f"seed {seed}, teacher set {number}: runs failed on both sides" for number, seed in wide.index[tied]]
+    wide = wide[~tied]
+    wide, left = _crossed(wide)
+    split = _weighted(wide, weights).groupby(level="seed").mean().isna()
+    undecided = list(split.index[split])
+    dropped += left + [f"seed {seed}: runs failed on either side, with different teachers" for seed in undecided]
+    wide = wide[~wide.index.isin(undecided, level="seed")]
+    return Pairs(wide, hashes.loc[wide.index], dict(weights), tuple(dropped))
+
+
+def _weighted(values: pd.DataFrame, weights: Mapping[str, float]) -> pd.Series:
+    """The weighted sum of arms; NaN where runs on both sides failed."""
+    return sum(values[arm] * weight for arm, weight in weights.items())
+
+
+def _crossed(wide: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The seeds that met every teacher set, and what left, in words. Sets that share no seed are not crossed at all."""
+    met = wide.index.to_frame().groupby(level="seed")["teacher_set"].agg(set)
+    if not len(met) or met.map(len).max() == 1:
+        return wide, []
+    sets = set.union(*met)
+    lacking = met[met.map(len) < len(sets)]
+    words = [
+        f"seed {seed}: it lacks teacher set {', '.join(map(str, sorted(sets - had)))}" for seed, had in lacking.items()
+    ]
+    return wide[~wide.index.isin(lacking.index, level="seed")], words

@@ -31,8 +31,8 @@ class Predictions(NamedTuple):
 
     @property
     def correct(self) -> NDArray:
-        """[N] bool."""
-        return self.logits.argmax(1) == self.labels
+        """[N] bool; an answer that is no number is not right."""
+        return (self.logits.argmax(1) == self.labels) & ~np.isnan(self.logits).any(1)
 
     @property
     def nll(self) -> NDArray:
@@ -48,6 +48,11 @@ class Predictions(NamedTuple):
 def is_kept(directory: str | Path) -> bool:
     """Whether there is anything in the place of a run's predictions; older runs have kept none."""
     return os.path.lexists(Path(directory) / PREDICTIONS)
+
+
+def size(directory: str | Path) -> int:
+    """Bytes of a run's predictions; 0 where it has kept none."""
+    return (Path(directory) / PREDICTIONS).stat().st_size if is_kept(directory) else 0
 
 
 def read(directory: str | Path, run: str | None = None, split: str = "test") -> Predictions:

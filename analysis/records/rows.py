@@ -242,6 +242,7 @@ def _diagnostics(found: dict[str, Any]) -> dict[str, Any]:
         values = [pair[name] for pair in barriers.values() if pair.get(name) is not None]
         if values:
             row[name] = sum(values) / len(values)  # the mean over pairs of members
+            row[f"{name}_max"] = max(values)
     if found.get("dee") is not None:
         row |= {"dee": found["dee"], "dee_cap": found.get("dee_cap")}
     return row

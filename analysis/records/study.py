@@ -11,6 +11,9 @@ A sweep's YAML has a block `study:`, which the harness copies into every record'
       margins: {nll: 0.02, acc: 0.005}    # smallest differences of interest, in the metric's own unit
       arms:                           # names for configurations, optional
         lbe_tdiv: {method: {name: combined, student_term: false}}     # or {method.name: combined, ...}
+      seeds: 12                       # how many there will be, optional; more of them is a second look
+      collapse: {accuracy: 0.5, barrier: 1.0}     # when a finished run counts as collapsed: accuracy below this share of
+                                                  # the teacher's, or a loss barrier between two members above this
       factors: [teachers.size]            # keys that tell arms apart beside the method's options, optional
       families:
         variants: {against: ensemble_kd, arms: [weight_averaging, perturbation, combined]}  # default: all
@@ -31,6 +34,7 @@ from itertools import pairwise
 from typing import Any
 
 from analysis.records.errors import AnalysisError
+from analysis.records.outcomes import COLLAPSE
 
 TESTS = ("guarded", "t", "sign_flip")
 KINDS = ("against", "ladder", "factorial", "pairs")
@@ -73,14 +77,21 @@ class Family:
             wanted = list(self.pairs)
         return [(a, b) for a, b in wanted if a in present and b in present]
 
+    @property
+    def size(self) -> int:
+        """How many comparisons were declared; 0 where their number is that of the arms that are there."""
+        return {"against": len(self.arms), "ladder": len(self.arms) - 1, "factorial": 3}.get(self.kind, len(self.pairs))
+
     def absent(self, present: list[str]) -> list[str]:
         """Declared arms that no run has yet."""
-        named = {
-            *self.arms,
-            *(arm for pair in self.pairs for arm in pair),
-            *([self.reference] if self.reference else []),
-        }
-        return sorted(named - set(present))
+        return sorted((self.named or set(filter(None, [self.reference]))) - set(present))
+
+    @property
+    def named(self) -> set[str]:
+        """All arms that it names; empty where a family against a baseline takes every arm."""
+        if self.kind == "against" and not self.arms:
+            return set()
+        return {*self.arms, *(arm for pair in self.pairs for arm in pair), *filter(None, [self.reference])}
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,8 @@ class Study:
     margins: dict[str, float] = field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
     factors: tuple[str, ...] = ()
+    seeds: int | None = None
+    collapse: dict[str, float] = field(default_factory=lambda: dict(COLLAPSE))
     families: tuple[Family, ...] = ()
     source: str = "nowhere"
 

@@ -17,10 +17,11 @@ from analysis.records.arms import present
 from analysis.records.loading import failures
 from analysis.report.figures.gallery import everything
 from analysis.report.figures.style import svg
+from analysis.report.order import blocks_of
 from analysis.report.render import as_html
 from analysis.report.summary import place, summarise
 from analysis.report.tables.contrasts import family_tables
-from analysis.report.tables.table import Table
+from analysis.report.tables.table import Table, part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,8 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
     study = study.complete(present(runs))
     view = summarise(runs, study)
     primary = [c for c in view.found if c.metric == study.primary]
+    names = [name for name, _ in blocks_of(runs)]
+    deciding = [_deciding(table, study) for table in view.tables if table.title in names]
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         Path(__file__).with_name("report.jinja").read_text(encoding="utf-8")
     )
@@ -45,11 +48,12 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
         study=study,
         count=len(runs),
         done=int((runs["status"] == "done").sum()),
-        verdicts=[_verdict(c, primary) for c in primary],
+        verdicts=[_verdict(c, primary) for c in primary] if not view.short else [_nothing(view.short)],
         sentences=view.factorials,
         limits=view.limits + view.missing,
-        tables=[as_html(table, f"table-{i}") for i, table in enumerate(view.tables)],
-        contrasts=[as_html(table) for table in family_tables(view.found)],
+        tables=[as_html(table, f"table-{i}") for i, table in enumerate(deciding + view.tables)],
+        deciding=len(deciding),
+        contrasts=[as_html(table) for table in family_tables(view.found, wide=True)],
         figures=[
             {"name": f.name, "title": f.title, "alt": f.alt, "uri": _uri(svg(f.figure))}
             for f in everything(runs, study, view.found)
@@ -69,6 +73,17 @@ def _verdict(c: Contrast, among: list[Contrast]) -> dict[str, str]:
         "shown": c.shown_verdict,
         "words": place(c, among) + c.words,
     }
+
+
+def _deciding(table: Table, study: Study) -> Table:
+    """The table without the metrics that decide nothing, so that what was lost is in sight."""
+    kept = {"acc", study.primary}
+    others = {metrics.metric(column).label for column in metrics.MAIN if column not in kept}
+    return part(table, [j for j, name in enumerate(table.columns) if name not in others])
+
+
+def _nothing(words: str) -> dict[str, str]:
+    return {"family": "", "verdict": "inconclusive", "shown": "inconclusive", "words": words}
 
 
 def _uri(text: str) -> str:

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from analysis.report.tables.table import part
+
 if TYPE_CHECKING:
     import rich.table
 
     from analysis.report.tables.table import Table
 
+WIDE = 320  # characters: a pipe or a file has no width, and what is narrower would fold numbers
 FORMS = ("text", "markdown", "latex", "csv", "html")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -61,13 +64,9 @@ def split(table: Table, width: int) -> list[Table]:
             parts.append([])
         parts[-1].append(j)
     result = []
-    for number, part in enumerate(parts):
-        columns = [0, *part]
-        bold = {(i, columns.index(j)) for i, j in table.bold if j in columns}
-        rows = [[row[j] for j in columns] for row in table.rows]
+    for number, columns in enumerate(parts):
         title = table.title if number == 0 else f"{table.title} (continued)"
-        names = [table.columns[j] for j in columns]
-        result.append(replace(table, title=title, columns=names, rows=rows, bold=bold, notes=[]))
+        result.append(replace(part(table, [0, *columns]), title=title, notes=[]))
     result[-1].notes.extend(table.notes)
     return result
 
@@ -161,7 +160,7 @@ def render(tables: list[Table], form: str) -> str:
     if form == "text":
         from rich.console import Console
 
-        console = Console(width=200, record=True, file=io.StringIO())
+        console = Console(width=WIDE, record=True, file=io.StringIO())
         for table in tables:
             console.print(terminal(table))
         return console.export_text()

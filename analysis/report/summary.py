@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from analysis.records import metrics
 from analysis.records.arms import present
+from analysis.records.declared import beyond, outside
 from analysis.records.loading import failures
 from analysis.records.oddities import oddities
+from analysis.records.texts import few
 from analysis.report.tables.ablation import ablation, cross
 from analysis.report.tables.contrasts import cell_tables, contrast_table, switches
 from analysis.report.tables.costs import costs
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Summary:
-    """tables in reading order; verdicts on the primary metric, limits, leftovers; and all contrasts."""
+    """tables in reading order; verdicts on the primary metric, limits, leftovers; all contrasts; the one sentence that
+    stands for all verdicts where there are too few seeds for any.
+    """
 
     tables: list[Table]
     verdicts: list[str]
@@ -34,6 +38,7 @@ class Summary:
     limits: list[str]
     missing: list[str]
     found: list[Contrast] = field(repr=False)
+    short: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -61,14 +66,16 @@ def summarise(runs: pd.DataFrame, study: Study, columns: tuple[str, ...] | None 
             shown += cell_tables(cell_means(runs, study), family.name, mine)
     shown += switches(runs, study)
     shown += costs(runs, study)
-    verdicts = [f"[{c.family}] {place(c, primary)}{c.words}" for c in primary]
+    short = words.too_few(primary)
+    verdicts = [short] if short else [f"[{c.family}] {place(c, primary)}{c.words}" for c in primary]
     factorials = []
-    for family in study.families:
+    for family in study.families if not short else ():
         if family.kind == "factorial":
             for block in dict.fromkeys(c.block for c in primary if c.family == family.name):
                 mine = [c for c in primary if c.family == family.name and c.block == block]
                 factorials.append(f"[{family.name}] {place(mine[0], primary)}{in_words(mine)}")
-    return Summary(shown, verdicts, factorials, words.limits(primary) + declared(study), missing(runs, study), found)
+    limits = words.limits(primary) + declared(runs, study) + beyond(runs, study)
+    return Summary(shown, verdicts, factorials, limits, missing(runs, study), found, short)
 
 
 def place(c: Contrast, among: list[Contrast]) -> str:
@@ -76,15 +83,21 @@ def place(c: Contrast, among: list[Contrast]) -> str:
     return f"{c.block}: " if len({other.block for other in among}) > 1 else ""
 
 
-def declared(study: Study) -> list[str]:
-    """How far the design was fixed before the runs."""
-    if study.source == "records" and all(family.declared for family in study.families):
+def declared(runs: pd.DataFrame, study: Study) -> list[str]:
+    """How far the design was fixed before the runs: by what their own records say, not by a file given later."""
+    if not all(family.declared for family in study.families):
+        return ["No families were declared before the runs: every verdict is exploratory."]
+    strangers = outside(runs, study)
+    if not strangers:
         return [
             f"Families, primary metric and margins were declared before the runs; tests at family-wise {study.alpha:g}."
         ]
-    if study.source in ("records", "nowhere"):
-        return ["No families were declared before the runs: every verdict is exploratory."]
-    return [f"Families are declared in {study.source}; the records themselves do not say so."]
+    if study.source != "records" and len(strangers) == len(runs):
+        return [f"Families are declared in {study.source}; the records do not say so: every verdict is exploratory."]
+    return [
+        f"{len(strangers)} of {len(runs)} runs do not declare this study in their records ({few(strangers)}): the verdicts "
+        "of families that they are in are exploratory."
+    ]
 
 
 def missing(runs: pd.DataFrame, study: Study) -> list[str]:
@@ -94,7 +107,10 @@ def missing(runs: pd.DataFrame, study: Study) -> list[str]:
     if len(failed):
         names = "; ".join(f"{r.run} ({r.arm}, seed {r.seed}): {r.status}" for r in failed.head(5).itertuples())
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
-        lines.append(f"{len(failed)} runs did not end well and are in no mean: {names}{more}.")
+        lines.append(
+            f"{len(failed)} runs did not end well: {names}{more}. They are in no mean; those that failed or diverged are "
+            "the worst of their pair where ranks are compared."
+        )
     if runs.attrs.get("unfinished"):
         lines.append(f"{len(runs.attrs['unfinished'])} runs have not finished yet.")
     arms = present(runs)

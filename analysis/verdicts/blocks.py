@@ -1,7 +1,9 @@
-"""Across data sets x networks: Friedman's test, then pairwise Wilcoxon with Holm.
+"""Across data sets: Friedman's test, then pairwise Wilcoxon with Holm.
 
-Not Nemenyi: its verdict on A and B changes when C joins. A block's value is the arm's mean over the (teacher
-set, seed) pairs that all compared arms have.
+Not Nemenyi: its verdict on A and B changes when C joins. A block is a data set: networks on one data set are not
+independent of each other, so their values are averaged. A value is the arm's mean over the (teacher set, seed) pairs
+that all compared arms have; where a run failed there is no mean, and the typical run stands for it (the interquartile
+mean, a failed run the worst).
 """
 
 from __future__ import annotations
@@ -10,16 +12,20 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from analysis.inference import ranks as by_rank
 from analysis.inference import statistics
 from analysis.records import metrics
 from analysis.records.errors import AnalysisError
+from analysis.records.outcomes import ended
 from analysis.records.pairing import pair
 from analysis.verdicts.notation import p_equals
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LEAST = 5  # blocks
+LEAST = 6  # data sets: with fewer no p is below .05
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Blocks:
 def across_blocks(
     runs: pd.DataFrame, column: str = "nll", arms: list[str] | None = None, alpha: float = 0.05
 ) -> Blocks:
-    """Compare three or more arms over 5 or more (data, model) blocks.
+    """Compare three or more arms over 6 or more data sets.
 
     Raises AnalysisError below that, and where no run has the metric.
     """
@@ -44,27 +50,28 @@ def across_blocks(
     from scipy import stats
 
     metrics.require_measured(runs, [column])
-    runs = runs[runs["status"] == "done"]
+    runs = ended(runs)
     groups = {key: block for key, block in runs.groupby(["data", "model"])}
     arms = arms or sorted(set(runs["arm"]).intersection(*(block["arm"] for block in groups.values())))
-    rows = {}
-    for key, block in groups.items():
+    rows: dict[str, list[pd.Series]] = {}
+    for (data, _), block in groups.items():
         if set(arms) <= set(block["arm"]):
             matched = pair(block, dict.fromkeys(arms, 1.0), column).values
             if len(matched):
-                rows[key] = matched.mean()
+                whole = np.isfinite(matched.to_numpy()).all()
+                rows.setdefault(data, []).append(matched.mean() if whole else matched.apply(by_rank.interquartile_mean))
     if len(rows) < LEAST or len(arms) < 3:
         raise AnalysisError(
-            f"a test across blocks needs {LEAST} blocks (data set x network) and 3 arms, here "
-            f"{len(rows)} and {len(arms)}"
+            f"a test across data sets needs {LEAST} of them and 3 arms, here {len(rows)} and {len(arms)} "
+            "(networks on one data set are averaged)"
         )
-    values = pd.DataFrame(rows).T[arms]
+    values = pd.DataFrame({data: pd.concat(each, axis=1).mean(axis=1) for data, each in rows.items()}).T[arms]
     goodness = values * metrics.metric(column).sign
     ranks = (-goodness).rank(axis=1).mean().sort_values()
     overall = float(stats.friedmanchisquare(*(values[arm] for arm in arms)).pvalue)
     pairs = list(combinations(ranks.index, 2))
-    d = [goodness[a] - goodness[b] for a, b in pairs]
-    p = [float(statistics.signed_rank(x.to_numpy())) for x in d]
+    d = [(goodness[a] - goodness[b]).fillna(0.0) for a, b in pairs]  # both failed: a tie
+    p = [float(by_rank.signed_rank(x.to_numpy())) for x in d]
     floor = statistics.smallest_p(len(values))
     pairwise = pd.DataFrame(
         {
@@ -80,7 +87,7 @@ def across_blocks(
     # Pairs are looked at only where Friedman's test says that some arm differs. A mean may point the other way than
     # the ranks that are tested.
     pairwise["verdict"] = [
-        ("better" if statistics.signed_ranks(x).sum() > 0 else "worse")
+        ("better" if by_rank.signed_ranks(x).sum() > 0 else "worse")
         if q <= alpha and overall <= alpha
         else "inconclusive"
         for x, q in zip(d, pairwise["p_adjusted"], strict=True)
@@ -89,11 +96,11 @@ def across_blocks(
 
 
 def _say(count: int, pairs: int, overall: float, floor: float, alpha: float) -> str:
-    text = f"Friedman over {count} blocks: {p_equals(overall)}"
+    if np.isnan(overall):
+        return f"All arms are tied on each of {count} data sets."
+    text = f"Friedman over {count} data sets: {p_equals(overall)}"
     text += ", the arms are not all alike." if overall <= alpha else ", no difference among the arms is established."
     if floor * pairs > alpha:
         enough = statistics.pairs_for_floor(alpha, pairs)
-        text += (
-            f" {count} blocks cannot reach p < {alpha:g} for any of {pairs} pairs (Wilcoxon with Holm); {enough} would."
-        )
+        text += f" {count} data sets cannot reach p < {alpha:g} for any of {pairs} pairs (Wilcoxon with Holm); {enough} would."
     return text

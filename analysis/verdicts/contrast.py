@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from analysis.verdicts.outcomes import Outcome
+
 
 class Comparison(NamedTuple):
     """What a row of a family compares: a weighted sum of arms, as variant and reference or as a named effect."""
@@ -28,8 +30,9 @@ class Contrast:
     reference: str
     metric: str
     role: str  # primary | exploratory
-    n: int  # seeds
+    n: int  # seeds, with those in which a run failed
     pairs: int
+    survivors: int  # seeds in which none did: means, d_z and t are over them
     sets: tuple[int, ...]
     mean_variant: float = math.nan
     sd_variant: float = math.nan
@@ -39,20 +42,30 @@ class Contrast:
     low: float = math.nan  # 95 % t interval over seeds
     high: float = math.nan
     d_z: float = math.nan  # Hedges-corrected
+    typical: float = math.nan  # Hodges-Lehmann over seeds, a failed run the worst; with its exact 95 % interval
+    low_typical: float = math.nan
+    high_typical: float = math.nan
+    p_rank: float = math.nan  # exact signed rank
+    outcomes: tuple[Outcome, ...] = ()  # failed and collapsed runs, where there are any
     superiority: float = math.nan  # P(variant better than reference), over seeds
     p_t: float = math.nan
     p_flip: float = math.nan
-    p: float = math.nan  # of the deciding test
+    p: float = math.nan  # of the deciding test; of the signed-rank test where a run failed
     p_adjusted: float = math.nan
     adjustment: str = "Holm"  # or BH
     floor: float = math.nan  # the smallest p that the deciding test can reach on these pairs
     family_size: int = 1
     margin: float | None = None
     p_equivalence: float = math.nan  # Holm-adjusted
-    detectable: float = math.nan  # with 80 % power, as the first of its family; NaN where no difference is
-    needed: int | None = None  # seeds to find the margin with 80 % power
-    low_sets: float = math.nan  # hierarchical bootstrap: teacher sets, then seeds
+    # With 80 % power as the first of its family, at the estimated sd and at its upper 80 % limit; NaN where no difference is
+    detectable: float = math.nan
+    detectable_high: float = math.nan
+    needed: int | None = None  # seeds to find the margin with 80 % power, at either sd
+    needed_high: int | None = None
+    low_sets: float = math.nan  # over teachers: crossed random effects, 95 %
     high_sets: float = math.nan
+    error_seeds: float = math.nan  # standard errors of the difference: over seeds, over test images
+    error_images: float = math.nan
     sets_agreeing: int = 0  # teacher sets whose mean difference has the sign of the whole
     test: str = "guarded"
     alpha: float = 0.05
@@ -60,12 +73,18 @@ class Contrast:
     words: str = ""
     dropped: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
+    weights: dict[str, float] = field(default_factory=dict, repr=False)  # of the arms
     by_seed: list[float] = field(default_factory=list, repr=False)
 
     @property
     def floor_adjusted(self) -> float:
         """The floor as the first of its family under Holm."""
         return min(1.0, self.floor * self.family_size)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a run failed, so that there is no mean and ranks decide."""
+        return self.survivors < self.n
 
     @property
     def label(self) -> str:

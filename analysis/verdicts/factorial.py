@@ -47,7 +47,7 @@ def cell_means(runs: pd.DataFrame, study: Study, column: str | None = None) -> p
         neither, first, second, both = family.arms
         a, b = family.names
         for (data, model), block in runs.groupby(["data", "model"]):
-            values = pair(block, dict.fromkeys(family.arms, 1.0), column).values
+            values = pair(block, dict.fromkeys(family.arms, 1.0), column).finished.values
             for level, without, with_ in ((f"no {b}", neither, first), (b, second, both)):
                 rows.append(
                     {

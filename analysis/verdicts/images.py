@@ -1,19 +1,26 @@
-"""Two arms image by image: which of the paired runs is right on which test image."""
+"""Two arms image by image: which of the paired runs is right on which test image, and what other images would change."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.records.errors import AnalysisError
+from analysis.inference.crossed import standard_error
+from analysis.records.errors import AnalysisError, AnalysisWarning
 from analysis.records.pairing import pair
-from analysis.records.predictions import read
+from analysis.records.predictions import read, size
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from analysis.verdicts.contrast import Contrast
+
+OF_IMAGES = {"acc": "correct", "nll": "nll"}  # metrics that are means over images
+MOST_BYTES = 2**31  # of predictions that are read for standard errors: a table must not take minutes
 
 
 @dataclass(frozen=True)
@@ -30,13 +37,18 @@ class ImageComparison:
     nll_reference: NDArray
     runs: tuple[str, ...]
 
+    def crossed(self, values: NDArray) -> NDArray:
+        """Values [S, N] as [sets, seeds, N], in which order pairing has left them; sets that share no seed are one."""
+        sets, seeds = (len(set(numbers)) for numbers in zip(*self.keys, strict=True))
+        return values.reshape(sets if sets * seeds == len(values) else 1, -1, values.shape[-1])
+
 
 def compare_images(block: pd.DataFrame, variant: str, reference: str) -> ImageComparison:
     """Read the paired runs of two arms of one (data, model) block.
 
     Raises AnalysisError where they share no pair, or where the test images differ between runs.
     """
-    pairs = pair(block, {variant: 1.0, reference: -1.0}, "acc")
+    pairs = pair(block, {variant: 1.0, reference: -1.0}, "acc").finished
     if not len(pairs.values):
         raise AnalysisError(f"{variant} and {reference} have no finished pair of runs in common")
     directories = block.set_index("run")["directory"]
@@ -55,3 +67,32 @@ def compare_images(block: pd.DataFrame, variant: str, reference: str) -> ImageCo
         *(np.stack([p.nll for p in side]) for side in found),
         tuple(pairs.runs.to_numpy().ravel()),
     )
+
+
+def error_over_images(runs: pd.DataFrame, found: list[Contrast]) -> None:
+    """Set the standard error over test images of each contrast whose runs have kept their predictions.
+
+    The difference of an image is averaged over the runs first: what is left is how much other images would change. Left
+    out where there are more predictions than MOST_BYTES.
+    """
+    directories = dict(zip(runs["run"], runs.get("directory", [None] * len(runs)), strict=True))
+    arms = dict(zip(runs["run"], runs["arm"], strict=True))
+    wanted = {run for c in found if c.metric in OF_IMAGES and not c.failed for run in c.runs}
+    if sum(size(directories[run]) for run in wanted if directories[run]) > MOST_BYTES:
+        return
+    known: dict[str, NDArray] = {}
+    for c in found:
+        if c.metric not in OF_IMAGES or c.failed or not c.runs:
+            continue
+        if not all(directories[run] and size(directories[run]) for run in c.runs):
+            continue
+        try:
+            for run in c.runs:
+                if run not in known:
+                    known[run] = np.asarray(getattr(read(directories[run], run), OF_IMAGES[c.metric]), float)
+        except AnalysisError as error:
+            warnings.warn(f"no standard error over test images: {error}", AnalysisWarning, stacklevel=3)
+            continue
+        if len({known[run].shape for run in c.runs}) == 1:
+            by_arm = {arm: np.mean([known[run] for run in c.runs if arms[run] == arm], 0) for arm in c.weights}
+            c.error_images = standard_error(sum(by_arm[arm] * weight for arm, weight in c.weights.items()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from analysis.inference import statistics
-from analysis.inference.resampling import ENOUGH
+from analysis.inference.power import MOST_SEEDS
 from analysis.records import metrics
 from analysis.verdicts.contrast import Contrast
 from analysis.verdicts.notation import level, p_equals, probability
@@ -26,19 +26,31 @@ _EFFECT = {
 
 
 def difference(c: Contrast) -> str:
-    """`-0.0605 [-0.0819, -0.0391]`, in the printed unit of the metric."""
+    """`-0.0605 [-0.0819, -0.0391]`, in the printed unit of the metric; over the seeds in which no run failed."""
+    return _estimate(c, c.difference, c.low, c.high) if c.n else "no pairs"
+
+
+def typical(c: Contrast) -> str:
+    """The same of the typical run (Hodges-Lehmann), a failed one counted as the worst."""
+    return _estimate(c, c.typical, c.low_typical, c.high_typical) if c.n else ""
+
+
+def _estimate(c: Contrast, value: float, low: float, high: float) -> str:
     m = metrics.metric(c.metric)
-    if c.n == 0:
-        return "no pairs"
-    if math.isnan(c.low):
-        return m.text(c.difference, plus=True)
-    return f"{m.text(c.difference, plus=True)} [{m.text(c.low, plus=True)}, {m.text(c.high, plus=True)}]"
+
+    def text(x: float) -> str:
+        failing = "variant" if (x > 0) != m.higher else "reference"
+        return f"{failing} failed" if math.isinf(x) else m.text(x, plus=True)
+
+    if math.isnan(value):
+        return "none finished"
+    return text(value) if math.isnan(low) else f"{text(value)} [{text(low)}, {text(high)}]"
 
 
 def sentence(c: Contrast) -> str:
     """The whole verdict of one contrast."""
     m = metrics.metric(c.metric)
-    parts = [_claim(c, m.label)]
+    parts = [_claim(c, m.label), *(outcome.words for outcome in c.outcomes)]
     parts += [text for text in (_limits(c), _teachers(c)) if text]
     return ("Exploratory: " if c.role == "exploratory" else "") + " ".join(parts)
 
@@ -47,19 +59,29 @@ def _claim(c: Contrast, label: str) -> str:
     if c.n == 0:
         return f"{_subject(c)}: no pairs on {label}."
     numbers = f"{label} {difference(c)}, n = {c.n}, {p_equals(c.p_adjusted, c.adjustment + ' p')}"
+    if c.failed:
+        means = f"{difference(c)} over {c.survivors} of {c.n} seeds without a failed run"
+        means = means if c.survivors else f"in each of {c.n} seeds a run failed"
+        rank = p_equals(c.p_adjusted, f"{c.adjustment} p of ranks, failed runs the worst,")
+        numbers = f"{label} {means}; {rank}"
+    elif c.outcomes:
+        numbers += f"; typical {typical(c)}, {p_equals(c.p_rank, 'rank p')}"
+    sets = f" for these {len(c.sets)} teacher sets" if len(c.sets) > 1 else ""
     small = c.p_equivalence <= c.alpha
     if c.kind == "interaction":
         return f"Interaction of {c.variant}: {_INTERACTION[c.verdict]} ({numbers})."
     if c.kind == "effect":
         tail = ", though by less than the margin" if small and c.verdict in ("better", "worse") else ""
-        return f"Over both levels of the other factor, {c.variant} {_EFFECT[c.verdict]}{tail} ({numbers})."
+        return f"Over both levels of the other factor, {c.variant} {_EFFECT[c.verdict]}{sets}{tail} ({numbers})."
     if c.verdict in ("better", "worse"):
         tail = ", though by less than the margin of interest" if small else ""
-        return f"{c.variant} is {c.verdict} than {c.reference}{tail} ({numbers})."
+        if c.outcomes:  # where some runs are lost, better is not said of all
+            return f"The typical run of {c.variant} is {c.verdict} than that of {c.reference}{sets}{tail} ({numbers})."
+        return f"{c.variant} is {c.verdict} than {c.reference}{sets}{tail} ({numbers})."
     if c.verdict == "equivalent":
         m = metrics.metric(c.metric)
         return (
-            f"{c.variant} and {c.reference} are equivalent within a margin of {m.text(c.margin)} "
+            f"{c.variant} and {c.reference} are equivalent within a margin of {m.text(c.margin)}{sets} "
             f"({numbers}, {p_equals(c.p_equivalence, 'equivalence p')})."
         )
     return f"{c.variant} against {c.reference} is inconclusive ({numbers})."
@@ -90,21 +112,52 @@ def _limits(c: Contrast) -> str:
         # What else is found in its family makes Holm's step easier, and is what Benjamini-Hochberg's depends on.
         power = "80 % power" if c.family_size == 1 else "at least 80 % power"
         alone = ", before adjustment" if c.adjustment == "BH" else ""
-        parts.append(f"A true difference of {m.text(c.detectable)} would have been found with {power}{alone}.")
-    if c.margin and c.needed and c.needed > c.n:
-        parts.append(f"Finding the margin of {m.text(c.margin)} as surely needs about {c.needed} seeds.")
+        parts.append(f"A true difference of {detectable(c)} would have been found with {power}{alone}.")
+    if c.margin and c.needed_high != c.n and needed(c):
+        parts.append(f"Finding the margin of {m.text(c.margin)} as surely needs {needed(c)} seeds.")
     return " ".join(parts)
+
+
+def detectable(c: Contrast) -> str:
+    """`0.0100 to 0.0160`: at the sd that was seen, and at its upper 80 % limit; empty where no difference is."""
+    m = metrics.metric(c.metric)
+    if math.isnan(c.detectable):
+        return ""
+    return f"{m.text(c.detectable)} to {m.text(c.detectable_high)}"
+
+
+def needed(c: Contrast) -> str:
+    """`12 to 25`, `30 to more than 100`; empty where no margin was declared, or where the seeds are there."""
+    if not c.margin or c.failed or c.n < 2 or (c.needed_high is not None and c.needed_high <= c.n):
+        return ""
+    low, high = (None if count is None or count > MOST_SEEDS else str(count) for count in (c.needed, c.needed_high))
+    if low is None:
+        return f"more than {MOST_SEEDS}"
+    return low if low == high else f"{low} to {high or f'more than {MOST_SEEDS}'}"
 
 
 def _teachers(c: Contrast) -> str:
     m = metrics.metric(c.metric)
-    if len(c.sets) < 2:
+    if len(c.sets) < 2 or math.isnan(c.low_sets):
         return ""
-    few = [what for what, count in (("sets", len(c.sets)), ("seeds", c.n)) if count < ENOUGH]
-    narrow = f", too narrow with so few {' and '.join(few)}" if few else ""
+    beyond = ", so nothing is established of other teachers" if c.low_sets <= 0 <= c.high_sets else ""
     return (
-        f"Over {len(c.sets)} teacher sets: same sign in {c.sets_agreeing}, hierarchical 95 % interval "
-        f"[{m.text(c.low_sets, plus=True)}, {m.text(c.high_sets, plus=True)}]{narrow}."
+        f"Over {len(c.sets)} teacher sets: same sign in {c.sets_agreeing}; over teachers in general "
+        f"[{m.text(c.low_sets, plus=True)}, {m.text(c.high_sets, plus=True)}]{beyond}."
+    )
+
+
+def too_few(found: list[Contrast]) -> str:
+    """One sentence in place of all, where no comparison could have been established; empty elsewhere."""
+    tried = [c for c in found if c.n]
+    if not tried or any(c.floor_adjusted <= c.alpha or c.verdict != "inconclusive" for c in tried):
+        return ""
+    enough = max(statistics.pairs_for_floor(c.alpha, c.family_size, c.test) for c in tried)
+    most, least = max(c.n for c in tried), min(c.floor_adjusted for c in tried)
+    seeds = "1 seed" if most == 1 else f"{most} seeds"
+    return (
+        f"Nothing can be established with {seeds}, whatever the differences: no p of these {len(tried)} comparisons "
+        f"could have been below {probability(least)}; {enough} seeds could. The tables have the estimates."
     )
 
 
@@ -122,17 +175,28 @@ def limits(found: list[Contrast]) -> list[str]:
     elif sets:
         lines.append(
             f"Tests average each seed over its teacher sets ({', '.join(map(str, sets))}) and are conditional on these; "
-            "the hierarchical interval also resamples the sets."
+            "the interval over teachers in general is that of crossed random effects."
         )
     first = [c for c in found if c.role == "primary" and c.n > 0] or [c for c in found if c.n > 0]
     short = [c for c in first if c.floor_adjusted > c.alpha]
-    if short:
+    if short and not too_few(found):
         c = max(short, key=lambda c: (c.family_size, -c.n))
         enough = statistics.pairs_for_floor(c.alpha, c.family_size, c.test)
         lines.append(
             f"n = {c.n} cannot reach p < {level(c.alpha)} with {_TESTS[c.test]} in a family of {c.family_size} "
             f"(the smallest adjusted p is {probability(c.floor_adjusted)}); {enough} seeds would."
         )
+    families = dict.fromkeys(c.family for c in found if c.role == "primary")
+    if len(families) > 1:
+        lines.append(
+            f"Each of the {len(families)} families is held at {level(found[0].alpha)} by itself; over all of them a false "
+            "verdict is likelier (up to .08 for three families of shared arms, see CALIBRATION.md)."
+        )
+    images = [c for c in first if c.error_images > c.error_seeds]
+    if images:
+        m = metrics.metric(images[0].metric)
+        names = "; ".join(f"{c.label} {m.text(c.error_images)} against {m.text(c.error_seeds)}" for c in images)
+        lines.append(f"Other test images would change more than other seeds (standard errors of {m.label}): {names}.")
     if any(c.test == "t" for c in found):
         lines.append("The deciding test is the paired t: it has no floor and rests on normal differences.")
     return lines

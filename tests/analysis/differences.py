@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from analysis.records import pairing
@@ -12,15 +13,16 @@ from analysis.verdicts.contrasts import judge, measure
 
 
 def contrast(d, metric="nll", margin=None, role="primary", alpha=0.05, test="guarded"):
-    """A Contrast of the given differences, not judged yet."""
+    """A Contrast of the given differences, not judged yet; where one is infinite, a run of one side failed."""
+    higher = known(metric).higher
     rows = [
         {
-            "status": "done",
+            "status": "failed" if np.isinf(x) and arm == ("new" if (x > 0) != higher else "old") else "done",
             "arm": arm,
             "teacher_set": 0,
             "seed": s,
             "run": f"{arm}{s}",
-            metric: 1 + (arm == "new") * x,
+            metric: 1 + x if arm == "new" and np.isfinite(x) else 1,
         }
         for s, x in enumerate(d)
         for arm in ("new", "old")

@@ -56,15 +56,15 @@ def test_a_study_file(small_folder, tmp_path, capsys):
     path.write_text("study: {question: q, primary: acc, families: {f: {against: kd}}}")
     assert main([str(small_folder), "--study", str(path)]) == 0
     out = capsys.readouterr().out
-    assert "[f] combined against kd" in out
-    assert "Families are declared in s.yaml" in out
+    assert "Nothing can be established with 3 seeds" in out
+    assert "Families are declared in s.yaml; the records do not say so: every verdict is exploratory." in out
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["nowhere"], "no such file or folder: nowhere"),
-        (["blocks", "FOLDER"], "needs 5 blocks"),
+        (["blocks", "FOLDER"], "needs 6 of them"),
         (["compare", "kd", "nobody", "FOLDER"], "no runs of 'nobody'"),
         (["FOLDER", "--study", "none.yaml"], "no such study file"),
         (["FOLDER", "--allow-mixed", "everything"], "cannot allow everything"),

@@ -29,7 +29,7 @@ def slopes(runs: pd.DataFrame, variant: str, reference: str, column: str = "nll"
     runs: of one (data, model). Raises AnalysisError where there is no pair.
     """
     m = metrics.metric(column)
-    values = pair(runs, {variant: 1.0, reference: -1.0}, column).values * m.scale
+    values = pair(runs, {variant: 1.0, reference: -1.0}, column).finished.values * m.scale
     if values.empty:
         raise AnalysisError(f"{variant} and {reference} have no finished pair of runs in common")
     figure, (axes,) = panels()
@@ -97,7 +97,7 @@ def interaction(runs: pd.DataFrame, family: Family, column: str = "nll") -> Figu
     """The four cells of a factorial: mean, 95 % t interval, thin lines for seeds. Parallel: they add up."""
     m = metrics.metric(column)
     neither, first, second, both = family.arms
-    values = pair(runs, dict.fromkeys(family.arms, 1.0), column).values * m.scale
+    values = pair(runs, dict.fromkeys(family.arms, 1.0), column).finished.values * m.scale
     if values.empty:
         raise AnalysisError(f"the factorial {family.name} has no seed that all four cells ran")
     by_seed = values.groupby(level="seed").mean()

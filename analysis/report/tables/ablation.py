@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import math
+from itertools import combinations
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from analysis.inference import statistics
+from analysis.inference.outcomes import share
+from analysis.inference.ranks import interquartile_mean
 from analysis.records import metrics
 from analysis.records.arms import present
 from analysis.records.options import value_at
+from analysis.records.outcomes import collapsed, ended, failed
 from analysis.records.pairing import pair
 from analysis.records.study import Study
 from analysis.report.order import blocks_of, order_of
 from analysis.report.tables.table import Table, mean_sd
 from analysis.verdicts.notation import probability
-from analysis.verdicts.words import difference
+from analysis.verdicts.outcomes import shown, worst
+from analysis.verdicts.words import difference, typical
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.verdicts.contrast import Contrast
 
-ALIKE = "~"  # not distinguishable from the best
+ALIKE = "~"  # may be the best
 
 
 def ablation(
@@ -29,9 +35,10 @@ def ablation(
 ) -> list[Table]:
     """Method x metric, one table per data set x network.
 
-    A cell: mean ± sd over all finished runs; the best in bold, and ~ on those that a paired test (Holm over
-    the comparisons with the best; exploratory) does not distinguish from it. The column of differences to the
-    baseline is the primary metric's, with the verdict of the study's own family where `found` has it.
+    A cell: mean ± sd over all finished runs; the best in bold, and ~ on those that may be the best as well (see
+    `may_be_best`; exploratory). On the primary metric beside it the typical run (interquartile mean, a failed run the
+    worst), how many collapsed, the worst run; and the differences to the baseline, of the mean and of the typical run,
+    with the verdict of the study's own family where `found` has it.
     """
     result = []
     for name, block in blocks_of(runs):
@@ -50,31 +57,68 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
     study = study.complete(present(done))
     chosen = [metrics.metric(column) for column in columns]
     primary = metrics.metric(study.primary)
-    paired = [f"{primary.label} - baseline [95 % CI]", "p", "verdict"] if found is not None else []
+    paired = (
+        [f"typical {primary.label}", f"worst {primary.label}", "collapsed [95 % CI]", "typical - baseline [95 % CI]", "rank p",
+         f"{primary.label} - baseline [95 % CI]", "p", "verdict"]
+        if found is not None else []
+    )  # fmt: skip
     table = Table(name, ["arm", "n", *(m.label for m in chosen), *paired])
     _references(table, done, chosen, study)
     first = len(table.rows)
     arms = order_of(list(block["arm"].unique()), study)
     for arm in arms:
         mine = done[done["arm"] == arm]
-        cells = [arm + _mark(mine), str(len(mine)), *(_cell(mine, m) for m in chosen)]
-        cells += _against_baseline(block, arm, study, found) if found is not None else []
-        table.add(cells, tuple(mine["run"]))
-    for j, m in enumerate(chosen):
-        _mark_best(table, done, arms, m, first, j + 2, study)
+        all_ = ended(block[block["arm"] == arm])
+        cells = [arm + _mark(mine), _count(mine, all_), *(_cell(mine, m) for m in chosen)]
+        if found is not None:
+            cells += [*_typical(all_, primary, study), *_against_baseline(block, arm, study, found)]
+        table.add(cells, tuple(all_["run"]))
+    tied = [m.label for j, m in enumerate(chosen) if not _mark_best(table, done, arms, m, first, j + 2, study)]
     table.notes.append(
-        f"Bold: best mean. {ALIKE}: not distinguishable from the best (exploratory). n: runs; paired tests use seeds."
+        f"Bold: best mean. {ALIKE}: may be the best as well (no other arm is shown to be better; exploratory). "
+        "n: runs; paired tests use seeds."
     )
+    if tied:
+        table.notes.append(f"All arms are tied on {', '.join(tied)}.")
     if found is None:
         return table
     kind = "Holm over the family" if any(c.role == "primary" for c in found) else "Holm over the family, exploratory"
     table.notes.append(f"Difference and verdict: {primary.label} against {study.baseline}, paired; p: {kind}.")
+    table.notes.append(
+        f"Typical: interquartile mean, and Hodges-Lehmann difference with its exact interval and signed-rank p; a failed run "
+        f"is the worst. Collapsed: {_rule(study)}; it is in every mean."
+    )
     sets = sorted(done["teacher_set"].unique())
     if len(sets) == 1:
         table.notes.append(f"Conditional on teacher set {sets[0]}.")
     if (done["mixed"] != "").any():
         table.notes.append(f"* mixes, on request: {', '.join(sorted(set(','.join(done['mixed']).split(',')) - {''}))}.")
     return table
+
+
+def _count(done: pd.DataFrame, all_: pd.DataFrame) -> str:
+    """`8`, or `8 (4 of 12 failed)`."""
+    lost = len(all_) - len(done)
+    return f"{len(done)} ({lost} of {len(all_)} failed)" if lost else str(len(done))
+
+
+def _typical(runs: pd.DataFrame, m: metrics.Metric, study: Study) -> list[str]:
+    """Interquartile mean, worst run, share of collapsed ones; of runs that have ended."""
+    if m.column not in runs or not len(runs):
+        return ["-", "-", "-"]
+    bad = failed(runs, m.column)
+    values = np.where(bad, -np.inf * m.sign, runs[m.column].astype(float))
+    values = values[~np.isnan(values)]
+    typical_ = interquartile_mean(values)
+    lost = share(int(collapsed(runs, study.collapse).sum()), int((~bad).sum()))
+    shown_ = [m.text(x) if np.isfinite(x) else "failed" for x in (typical_, worst(values, m.sign))]
+    shown_[1] = "failed" if bad.any() else shown_[1]
+    return [*shown_, shown(lost) if lost.n else "-"]
+
+
+def _rule(study: Study) -> str:
+    rule = study.collapse
+    return f"accuracy below {rule['accuracy']:g} of the teacher's, or a loss barrier above {rule['barrier']:g}"
 
 
 def _cell(runs: pd.DataFrame, m: metrics.Metric) -> str:
@@ -111,31 +155,47 @@ def _references(table: Table, done: pd.DataFrame, chosen: list[metrics.Metric], 
 
 def _against_baseline(block: pd.DataFrame, arm: str, study: Study, found: list[Contrast]) -> list[str]:
     if arm == study.baseline:
-        return ["", "", "baseline"]
+        return ["", "", "", "", "baseline"]
     wanted = (block["data"].iloc[0], block["model"].iloc[0], arm, study.baseline, study.primary)
     for c in found:
         if (c.data, c.model, c.variant, c.reference, c.metric) == wanted:
-            return [difference(c), probability(c.p_adjusted), c.shown_verdict]
-    return ["", "", ""]
+            rank = [typical(c), probability(c.p_rank)]
+            return [*rank, difference(c), probability(c.p_adjusted), c.shown_verdict]
+    return ["", "", "", "", ""]
 
 
 def _mark_best(
     table: Table, done: pd.DataFrame, arms: list[str], m: metrics.Metric, first: int, column: int, study: Study
-) -> None:
-    """The best arm's cell in bold, and ALIKE on those not told from it; first: the row of the first arm."""
+) -> bool:
+    """The best arm's cell in bold, and ALIKE on those that may be as good; False, and no mark, where all are tied.
+
+    first: the row of the first arm.
+    """
     means = done.groupby("arm")[m.column].mean().dropna() * m.sign
+    if len(means) > 1 and means.nunique() == 1:
+        return False
     if means.empty:
-        return
+        return True
     best = means.idxmax()
-    others = [arm for arm in arms if arm != best and arm in means.index]
-    p = []
-    for arm in others:
-        d = pair(done, {arm: 1.0, best: -1.0}, m.column).by_seed
-        p.append(float(statistics.decide(d, study.test)) if len(d) > 1 else math.nan)
     table.bold.add((first + arms.index(best), column))
-    for arm, q in zip(others, statistics.holm(p), strict=True):
-        if not q <= study.alpha:  # NaN: no test, hence not distinguished
-            table.rows[first + arms.index(arm)][column] += f" {ALIKE}"
+    for arm in may_be_best(done, list(means.index), m, study) - {best}:
+        table.rows[first + arms.index(arm)][column] += f" {ALIKE}"
+    return True
+
+
+def may_be_best(runs: pd.DataFrame, arms: list[str], m: metrics.Metric, study: Study) -> set[str]:
+    """The arms that no other arm is shown to be better than: the best one is among them at 1 - alpha.
+
+    Each is tested one-sided against every other, at alpha over their number. Which one has the best mean in these runs
+    does not matter, so that luck in one arm does not choose what all are compared with.
+    """
+    least = dict.fromkeys(arms, 1.0)
+    for arm, other in combinations(arms, 2):
+        d = m.sign * pair(runs, {arm: 1.0, other: -1.0}, m.column).by_seed
+        if len(d) > 1:
+            for loser, gain in ((other, d), (arm, -d)):
+                least[loser] = np.fmin(least[loser], statistics.decide(gain, study.test, "greater"))
+    return {arm for arm in arms if least[arm] > study.alpha / max(len(arms) - 1, 1)}
 
 
 def cross(runs: pd.DataFrame, study: Study) -> Table | None:

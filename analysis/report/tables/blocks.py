@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def block_tables(found: Blocks) -> list[Table]:
     """Mean ranks and the pairwise tests as tables."""
-    ranks = Table("Mean rank over blocks (1 is best)", ["arm", "mean rank"])
+    ranks = Table("Mean rank over data sets (1 is best)", ["arm", "mean rank"])
     for arm, rank in found.ranks.items():
         ranks.add([arm, f"{rank:.2f}"])
     pairs = Table("Pairwise Wilcoxon, Holm", ["comparison", "wins", "p", "p adj.", "floor adj.", "verdict"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.inference import resampling
+from analysis.inference.crossed import Effects, over_images
 from analysis.records import metrics
 from analysis.report.tables.table import Table
 from analysis.verdicts.notation import probability
@@ -36,17 +37,17 @@ def image_tables(c: ImageComparison, most: int = 15) -> list[Table]:
             c.runs[2 * i : 2 * i + 2],
         )  # fmt: skip
     both = [
-        resampling.crossed(c.correct_variant.astype(float) - c.correct_reference),
-        resampling.crossed(c.nll_variant - c.nll_reference),
+        over_images(c.crossed(c.correct_variant.astype(float) - c.correct_reference)),
+        over_images(c.crossed(c.nll_variant - c.nll_reference)),
     ]
     first.add(
         ["all, crossed", "", "", "", *(_interval(v, m) for v, m in zip(both, (acc, nll), strict=True))],
         c.runs,
     )
     first.notes.append(
-        "Each row is a claim about two trained models on new images; the last resamples runs and images, crossed. "
-        + ("With fewer than 10 runs its interval is too narrow. " if len(c.keys) < 10 else "")
-        + "McNemar's p are not adjusted."
+        "Each row is a claim about two trained models on new images; the last is about new seeds"
+        + (", new teachers" if len({number for number, _ in c.keys}) > 1 else "")
+        + " and new images, crossed. McNemar's p are not adjusted."
     )
     a, b = c.correct_variant.sum(0), c.correct_reference.sum(0)
     order = np.argsort(-np.abs(a - b), kind="stable")[:most]
@@ -65,5 +66,5 @@ def image_tables(c: ImageComparison, most: int = 15) -> list[Table]:
     return [first, second]
 
 
-def _interval(value: resampling.Interval, m: metrics.Metric) -> str:
+def _interval(value: resampling.Interval | Effects, m: metrics.Metric) -> str:
     return f"{m.text(value.mean, True)} [{m.text(value.low, True)}, {m.text(value.high, True)}]"

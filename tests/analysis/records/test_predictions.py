@@ -1,5 +1,6 @@
 """Stored predictions say what the record says."""
 
+import numpy as np
 import pytest
 
 from analysis.__main__ import main
@@ -56,3 +57,9 @@ def test_one_damaged_history_or_barrier_costs_its_run_not_the_figure(tmp_path):
     change(b, "diagnostics.barriers", {name: {**pair, "loss": pair["loss"][:-1]} for name, pair in barriers.items()})
     with pytest.warns(AnalysisWarning, match="left out of the paths"):
         paths(load(tmp_path))
+
+
+def test_logits_that_are_no_numbers_are_not_right():
+    """The largest of NaN is the first class, which would be right for a tenth of the images."""
+    found = predictions.Predictions(np.array([[np.nan, np.nan], [2.0, 1.0]], np.float32), np.array([0, 0]))
+    assert found.correct.tolist() == [False, True]

@@ -20,8 +20,11 @@ def test_report_of_a_sweep_that_has_just_begun(tmp_path):
     make_run(tmp_path, "kd", 0, status="failed")
     make_run(tmp_path, "combined", 0, files=False)
     page = build_report(load(tmp_path), Study())
-    assert "No two arms have finished runs in common yet." in page
+    assert "Nothing can be established with 1 seed" in page
     assert "loss is not finite" in page
+    make_run(tmp_path / "apart", "kd", 1, files=False)
+    make_run(tmp_path / "apart", "combined", 0, files=False)
+    assert "no pairs on NLL" in build_report(load(tmp_path / "apart"), Study())
 
 
 def test_report_escapes_what_it_did_not_write(tmp_path):
@@ -89,6 +92,7 @@ class TestInBrowser:
         assert texts == [
             "verdicts",
             "tables",
+            "limits",
             "figures",
             "comparisons",
             "failures",
@@ -101,6 +105,17 @@ class TestInBrowser:
         command = f"python -m analysis report {report.parent / 'runs'} -o {report}"
         assert command in page.evaluate("document.querySelector('#reproduce').textContent")
         assert "python -m harness method=kd seed=3" in page.evaluate("document.querySelector('#reproduce').textContent")
+
+    def test_what_does_not_decide_is_folded(self, page, report):
+        page.size(1280, 900)
+        page.open(report)
+        shown = page.evaluate(
+            "[...document.querySelectorAll('table')].filter(t => t.checkVisibility()).map(t => t.caption.textContent)"
+        )
+        assert shown == ["digits x preresnet_tiny", "Runs that did not end well"]
+        assert not page.evaluate("[...document.images].some(i => i.checkVisibility())")
+        words = page.evaluate("document.querySelector('main').innerText.split(/\\s+/).length")
+        assert words < 900
 
     @pytest.mark.parametrize("width", [320, 375, 768])
     def test_phone_width_does_not_overflow(self, page, report, width):

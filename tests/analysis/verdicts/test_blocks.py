@@ -11,7 +11,7 @@ from analysis.verdicts.blocks import across_blocks
 from tests.analysis.synthetic import make_run
 
 
-def test_blocks_follow_scipy_and_need_five(tmp_path):
+def test_data_sets_follow_scipy_and_six_are_needed(tmp_path):
     generator = np.random.default_rng(0)
     for i in range(8):
         for j, method in enumerate(("kd", "ensemble_kd", "combined")):
@@ -34,11 +34,11 @@ def test_blocks_follow_scipy_and_need_five(tmp_path):
     pair = found.pairwise.iloc[0]
     assert pair["p"] == pytest.approx(stats.wilcoxon(found.values["combined"], found.values["ensemble_kd"]).pvalue)
     assert set(found.pairwise["verdict"]) == {"better"}
-    few = runs[runs["data"].isin([f"set{i}" for i in range(5)])]
+    few = runs[runs["data"].isin([f"set{i}" for i in range(6)])]
     small = across_blocks(few, "nll")
     assert set(small.pairwise["verdict"]) == {"inconclusive"}
-    assert "5 blocks cannot reach" in small.words
-    with pytest.raises(AnalysisError, match="needs 5 blocks"):
+    assert "6 data sets cannot reach" in small.words
+    with pytest.raises(AnalysisError, match="needs 6 of them"):
         across_blocks(runs[runs["data"] == "set0"], "nll")
 
 
