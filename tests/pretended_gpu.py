@@ -90,6 +90,7 @@ class PretendedGPU(TorchDispatchMode):
         if self.graph is None:
             self.events.append(event)
         elif kind != LAUNCH:
+            self.graph.broken = True
             raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({event})")
 
     def look(self, operator: str) -> None:
@@ -194,7 +195,9 @@ ANSWERS: dict[str, Any] = {
     **{"get_device_name": PROPERTIES.name, "get_device_properties": PROPERTIES, "get_device_capability": (9, 0)},
     **{"mem_get_info": (MEMORY, MEMORY), "memory_allocated": 0, "max_memory_allocated": PEAK, "empty_cache": None},
     **{"memory_reserved": 0, "max_memory_reserved": PEAK, "reset_peak_memory_stats": None},
-    **{"memory_snapshot": [], "graph_pool_handle": (0, 1)},
+    **{"memory_snapshot": [], "graph_pool_handle": (0, 1), "get_allocator_backend": "native"},
+    **{"Stream": SimpleNamespace(wait_stream=lambda other: None, device_index=0), "current_stream": None},
+    **{"stream": contextlib.nullcontext()},
     **{"manual_seed": None, "manual_seed_all": None, "set_rng_state": None},
     **{"get_rng_state": torch.zeros(16, dtype=torch.uint8)},
 }
@@ -233,8 +236,11 @@ def pin(tensor: Tensor, device: str | None = None) -> Tensor:
 @contextlib.contextmanager
 def capturing(graph: PretendedGraph, **options: Any) -> Iterator[None]:
     """torch.cuda.graph."""
-    with graph:
+    graph.capture_begin()
+    try:
         yield
+    finally:
+        graph.capture_end()
 
 
 def answer_all(module: Any, answers: dict[str, Any]) -> Iterator[contextlib.AbstractContextManager]:
@@ -264,6 +270,8 @@ def pretending() -> Iterator[PretendedGPU]:
         mock.patch.object(torch.cuda, "synchronize", lambda device=None: gpu.note(WAIT, "synchronize")),
         mock.patch.object(torch.cuda, "CUDAGraph", functools.partial(PretendedGraph, gpu)),
         mock.patch.object(torch.cuda, "graph", capturing),
+        # A GPU has random numbers of its own, which here are the host's.
+        mock.patch("harness.training.capture.drawn_on_host", lambda: None),
         mock.patch.object(torch.autocast, "__init__", autocast_on_cpu(torch.autocast.__init__)),
         mock.patch.object(torch.inference_mode, "__enter__", infer_without_gradients),
         mock.patch.object(

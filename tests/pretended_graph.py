@@ -11,24 +11,28 @@ from tests.pretended_tensor import tensors_in
 
 
 class PretendedGraph:
-    """torch.cuda.CUDAGraph. Captured in `with graph:`, which leaves every tensor, and what layers draw from, as it was."""
+    """torch.cuda.CUDAGraph. Capturing leaves every tensor, and what layers draw from, as it was."""
 
     def __init__(self, gpu: Any, keep_graph: bool = False):
         self.gpu = gpu
         self.calls: list[tuple[Callable[..., Any], tuple, dict[str, Any], Any]] = []
 
-    def __enter__(self) -> None:
+    def capture_begin(self, **options: Any) -> None:
+        self.broken = False
         self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}  # by address: what it held
         self.made: set[int] = set()  # addresses that came up in the graph itself
         self.random = torch.get_rng_state()
         self.gpu.graph = self
 
-    def __exit__(self, *error: object) -> None:
+    def capture_end(self) -> None:
+        """Raises RuntimeError where something in between could not be captured."""
         self.gpu.graph = None
         for storage, held in self.before.values():
             storage.copy_(held)
         torch.set_rng_state(self.random)
         del self.before, self.made, self.random
+        if self.broken:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
     def call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run an operator once, for the shapes of its results, and remember it."""

@@ -50,6 +50,11 @@ def is_kept(directory: str | Path) -> bool:
     return os.path.lexists(Path(directory) / PREDICTIONS)
 
 
+def size(directory: str | Path) -> int:
+    """Bytes of a run's predictions; 0 where it has kept none."""
+    return (Path(directory) / PREDICTIONS).stat().st_size if is_kept(directory) else 0
+
+
 def read(directory: str | Path, run: str | None = None, split: str = "test") -> Predictions:
     """The predictions of a run, which must be those that its record knows. run: the hash that it must have.
 

@@ -21,7 +21,7 @@ from analysis.report.order import blocks_of
 from analysis.report.render import as_html
 from analysis.report.summary import place, summarise
 from analysis.report.tables.contrasts import family_tables
-from analysis.report.tables.table import Table
+from analysis.report.tables.table import Table, part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
     view = summarise(runs, study)
     primary = [c for c in view.found if c.metric == study.primary]
     names = [name for name, _ in blocks_of(runs)]
-    view.tables.sort(key=lambda table: table.title not in names)  # those that decide first
+    deciding = [_deciding(table, study) for table in view.tables if table.title in names]
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         Path(__file__).with_name("report.jinja").read_text(encoding="utf-8")
     )
@@ -51,8 +51,8 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
         verdicts=[_verdict(c, primary) for c in primary] if not view.short else [_nothing(view.short)],
         sentences=view.factorials,
         limits=view.limits + view.missing,
-        tables=[as_html(table, f"table-{i}") for i, table in enumerate(view.tables)],
-        deciding=sum(table.title in names for table in view.tables),
+        tables=[as_html(table, f"table-{i}") for i, table in enumerate(deciding + view.tables)],
+        deciding=len(deciding),
         contrasts=[as_html(table) for table in family_tables(view.found, wide=True)],
         figures=[
             {"name": f.name, "title": f.title, "alt": f.alt, "uri": _uri(svg(f.figure))}
@@ -73,6 +73,13 @@ def _verdict(c: Contrast, among: list[Contrast]) -> dict[str, str]:
         "shown": c.shown_verdict,
         "words": place(c, among) + c.words,
     }
+
+
+def _deciding(table: Table, study: Study) -> Table:
+    """The table without the metrics that decide nothing, so that what was lost is in sight."""
+    kept = {"acc", study.primary}
+    others = {metrics.metric(column).label for column in metrics.MAIN if column not in kept}
+    return part(table, [j for j, name in enumerate(table.columns) if name not in others])
 
 
 def _nothing(words: str) -> dict[str, str]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from analysis.report.tables.table import part
+
 if TYPE_CHECKING:
     import rich.table
 
@@ -62,13 +64,9 @@ def split(table: Table, width: int) -> list[Table]:
             parts.append([])
         parts[-1].append(j)
     result = []
-    for number, part in enumerate(parts):
-        columns = [0, *part]
-        bold = {(i, columns.index(j)) for i, j in table.bold if j in columns}
-        rows = [[row[j] for j in columns] for row in table.rows]
+    for number, columns in enumerate(parts):
         title = table.title if number == 0 else f"{table.title} (continued)"
-        names = [table.columns[j] for j in columns]
-        result.append(replace(table, title=title, columns=names, rows=rows, bold=bold, notes=[]))
+        result.append(replace(part(table, [0, *columns]), title=title, notes=[]))
     result[-1].notes.extend(table.notes)
     return result
 

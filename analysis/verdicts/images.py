@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from analysis.inference.crossed import standard_error
 from analysis.records.errors import AnalysisError, AnalysisWarning
 from analysis.records.pairing import pair
-from analysis.records.predictions import is_kept, read
+from analysis.records.predictions import read, size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from analysis.verdicts.contrast import Contrast
 
 OF_IMAGES = {"acc": "correct", "nll": "nll"}  # metrics that are means over images
-MOST_RUNS = 1000  # whose predictions are read for one number
+MOST_BYTES = 2**31  # of predictions that are read for standard errors: a table must not take minutes
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,19 @@ def compare_images(block: pd.DataFrame, variant: str, reference: str) -> ImageCo
 def error_over_images(runs: pd.DataFrame, found: list[Contrast]) -> None:
     """Set the standard error over test images of each contrast whose runs have kept their predictions.
 
-    The difference of an image is averaged over the runs first: what is left is how much other images would change.
+    The difference of an image is averaged over the runs first: what is left is how much other images would change. Left
+    out where there are more predictions than MOST_BYTES.
     """
     directories = dict(zip(runs["run"], runs.get("directory", [None] * len(runs)), strict=True))
     arms = dict(zip(runs["run"], runs["arm"], strict=True))
     wanted = {run for c in found if c.metric in OF_IMAGES and not c.failed for run in c.runs}
-    if len(wanted) > MOST_RUNS:
+    if sum(size(directories[run]) for run in wanted if directories[run]) > MOST_BYTES:
         return
     known: dict[str, NDArray] = {}
     for c in found:
         if c.metric not in OF_IMAGES or c.failed or not c.runs:
             continue
-        if not all(directories[run] and is_kept(directories[run]) for run in c.runs):
+        if not all(directories[run] and size(directories[run]) for run in c.runs):
             continue
         try:
             for run in c.runs:

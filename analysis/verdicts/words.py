@@ -60,9 +60,10 @@ def _claim(c: Contrast, label: str) -> str:
         return f"{_subject(c)}: no pairs on {label}."
     numbers = f"{label} {difference(c)}, n = {c.n}, {p_equals(c.p_adjusted, c.adjustment + ' p')}"
     if c.failed:
-        lost = f"{c.survivors} of {c.n} seeds without a failed run" if c.survivors else "no seed without a failed run"
+        means = f"{difference(c)} over {c.survivors} of {c.n} seeds without a failed run"
+        means = means if c.survivors else f"in each of {c.n} seeds a run failed"
         rank = p_equals(c.p_adjusted, f"{c.adjustment} p of ranks, failed runs the worst,")
-        numbers = f"{label} {difference(c)} over {lost}; {rank}"
+        numbers = f"{label} {means}; {rank}"
     elif c.outcomes:
         numbers += f"; typical {typical(c)}, {p_equals(c.p_rank, 'rank p')}"
     sets = f" for these {len(c.sets)} teacher sets" if len(c.sets) > 1 else ""
@@ -139,7 +140,7 @@ def _teachers(c: Contrast) -> str:
     m = metrics.metric(c.metric)
     if len(c.sets) < 2 or math.isnan(c.low_sets):
         return ""
-    beyond = ", which says nothing of other teachers" if c.low_sets <= 0 <= c.high_sets else ""
+    beyond = ", so nothing is established of other teachers" if c.low_sets <= 0 <= c.high_sets else ""
     return (
         f"Over {len(c.sets)} teacher sets: same sign in {c.sets_agreeing}; over teachers in general "
         f"[{m.text(c.low_sets, plus=True)}, {m.text(c.high_sets, plus=True)}]{beyond}."

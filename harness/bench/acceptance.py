@@ -128,6 +128,7 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
         test = (record["metrics"] or {}).get("student", {}).get("test", {})
         cost = record["cost"] or {}
         about = {"run": path.parent.name, "status": record["status"], "acc": test.get("acc")}
+        about["captured"] = record["provenance"].get("captured")
         found.append(about | {name: cost.get(name) for name in ("wall_s", "images_per_s", "peak_memory_bytes")})
     return found
 

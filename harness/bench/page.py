@@ -48,6 +48,8 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
     runs = results.get("sweep")
     done = sum(run["status"] == "done" for run in runs or [])
     add("every run of the sweep is done", done == len(runs) if runs else None, f"{done} of {len(runs or [])}")
+    graphs = [run["captured"]["graphs"] > 0 for run in runs or [] if run.get("captured")]
+    add("steps of the sweep's runs are captured", all(graphs) if graphs else None, f"{sum(graphs)} of {len(graphs)}")
     return verdicts
 
 
@@ -190,6 +192,7 @@ def describe_runs(runs: list[dict[str, Any]] | None) -> list[str]:
     table = []
     for run in runs:
         rate, peak, acc = run["images_per_s"], run["peak_memory_bytes"], run["acc"]
+        captured = run.get("captured") or {"graphs": 0, "failure": None}
         table.append(
             (
                 run["run"],
@@ -198,9 +201,10 @@ def describe_runs(runs: list[dict[str, Any]] | None) -> list[str]:
                 "" if run["wall_s"] is None else f"{run['wall_s']:.1f}",
                 "" if rate is None else f"{rate:,.0f}",
                 "" if peak is None else f"{peak / 1e6:,.0f}",
+                captured["failure"] or captured["graphs"],
             )
         )
-    return rows_of("run|status|acc|wall s|images/s|peak memory MB", table)
+    return rows_of("run|status|acc|wall s|images/s|peak memory MB|graphs captured", table)
 
 
 def rows_of(header: str, rows: list[tuple[Any, ...]]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import math
 import os
 from typing import Any
@@ -22,7 +23,7 @@ from harness.store.record import read_record
 Config = dict[str, Any]
 RECORDS, LOOKS = 8, 64  # used of each kind of run, and looked at: thousands would take long on a network file system
 # Of a recipe: runs that differ here need different memory.
-SIZES = ("batch_size", "accumulate", "precision", "compile", "capture")
+SIZES = ("batch_size", "accumulate", "precision", "compile", "capture", "optimiser", "average")
 
 # Of a GPU, beside a run's tensors: CUDA's context and libraries. The allocator keeps more than it hands out, and a peak
 # is the training's, which the evaluation may exceed a little. Both are estimates.
@@ -87,7 +88,13 @@ def kind(config: Config) -> str:
 def size(config: Config) -> tuple[Any, ...]:
     """What else decides how much memory a run of a kind takes."""
     teachers, recipe = config["teachers"], config["train"]
-    return teachers["size"], teachers["cache"], *(recipe.get(name) for name in SIZES)
+    # By how long a run is, `auto` decides whether teachers' answers lie on the GPU.
+    epochs = recipe["epochs"] if teachers["cache"] == "auto" else None
+    method = json.dumps(config["method"], sort_keys=True)
+    return (
+        *(config["data"].get("image_size"), method, teachers["size"], teachers["cache"], epochs),
+        *(recipe.get(name) for name in SIZES),
+    )
 
 
 def peak(config: Config, on_gpu: bool) -> int | None:

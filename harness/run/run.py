@@ -174,7 +174,9 @@ class Run:
         trainer.run(training)
         mode = self.config["train"]["compile"]
         self.compiled = compilation.describe(mode)
-        self.captured = trainer.capture.describe() if trainer.capture else None
+        if trainer.capture:
+            self.captured, trainer.capture = trainer.capture.describe(), None
+            torch.cuda.empty_cache()  # what the graphs kept is the evaluation's
         with compilation.uncompiled(mode):
             return self.evaluate(trainer, training)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -28,8 +29,8 @@ def predict(network: nn.Module, split: Split, batch_size: int | None = None) -> 
                 raise
         # Out here the error is gone, and with it what its traceback held.
         torch.cuda.empty_cache()
+        print(f"memory: the GPU is too full to evaluate {size} images at a time, trying fewer", file=sys.stderr)
         size = max(1, size // 2)
-        print(f"memory: the GPU is too full to evaluate {2 * size} images at a time, trying {size}")
 
 
 def batch_for(images: Tensor) -> int:

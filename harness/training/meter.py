@@ -41,6 +41,8 @@ class Meter:
         """
         if self.device.type != "cuda":
             return 0
+        if torch.cuda.get_allocator_backend() != "native":  # another one does not say what graphs keep
+            return torch.cuda.max_memory_allocated(self.device)
         kept = sum(
             segment["total_size"] - segment["allocated_size"]
             for segment in torch.cuda.memory_snapshot()

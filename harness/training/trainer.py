@@ -75,7 +75,7 @@ class Trainer:
         self.meter = Meter(self.device)
         # torch.compile captures graphs of its own, where its mode says so.
         possible = on_gpu and self.recipe["compile"] is None and self.teachers.capturable and is_capturable(self.method)
-        self.capture = Capture() if possible and self.recipe["capture"] else None
+        self.capture = Capture(self.device) if possible and self.recipe["capture"] else None
         self.kinds: set[tuple] = set()  # of steps that were taken
         compilation.begin(self.recipe["compile"])
         for network in self.teachers.networks:
@@ -125,7 +125,7 @@ class Trainer:
                 raise Interrupted(f"stopped at step {training.step} of {self.epochs * self.steps_per_epoch}")
             parts = self.take_step(training, batch)
             for name, value in parts.items():
-                totals[name] = totals[name] + value.detach() if name in totals else value.detach()
+                totals[name] = totals[name] + value if name in totals else value
             self.meter.after(training.step, training.step % self.steps_per_epoch == 0)
         # The epoch's one look at the device.
         sums = torch.stack(list(totals.values())).tolist()
@@ -235,7 +235,8 @@ class Trainer:
         if count > 1:
             parts = {name: value / count for name, value in parts.items()}
         parts["loss"].backward()
-        return parts
+        # Nothing of a step's graph may outlive the step: no capture could follow it.
+        return {name: value.detach() for name, value in parts.items()}
 
     def mark(self) -> None:
         """Tell CUDA graphs that what networks gave out so far, gradients aside, is not read any more."""

@@ -63,13 +63,13 @@ def test_without_the_first_rung_nothing_is_three_times_as_fast():
 
 
 def test_checks_and_runs_are_counted():
-    assert [verdict["met"] for verdict in page.judge({})] == [None, None]
+    assert [verdict["met"] for verdict in page.judge({})] == [None, None, None]
     checks = [{"check": 1, "title": "crossings", "passed": True, "measured": {}, "seconds": 1.0}]
     failed = {**checks[0], "check": 2, "passed": False}
-    runs = [{"status": "done"}, {"status": "failed"}]
-    first, last = page.judge({"checks": [*checks, failed], "sweep": runs})
-    assert (first["met"], first["measured"]) == (False, "1 of 2")
-    assert (last["met"], last["measured"]) == (False, "1 of 2")
+    graphs = {"graphs": 3, "failure": None}
+    runs = [{"status": "done", "captured": graphs}, {"status": "failed", "captured": {**graphs, "graphs": 0}}]
+    found = page.judge({"checks": [*checks, failed], "sweep": runs})
+    assert [(verdict["met"], verdict["measured"]) for verdict in found] == [(False, "1 of 2")] * 3
     assert page.judge({"checks": checks, "sweep": runs[:1]})[0]["met"] is True
 
 

@@ -63,7 +63,10 @@ def packs(sheet: Sheet) -> None:
 def deploys_on_a_cpu(sheet: Sheet) -> None:
     """Check 13: where no GPU is seen, the student repeats its predictions and is exported."""
     config = configure(sheet.folder / "runs", "combined", device=str(sheet.device))
-    execute(config, Console())
+    captured = execute(config, Console())["provenance"]["captured"]
+    sheet.note(captured=captured)
+    if sheet.on_gpu:
+        sheet.expect(captured and captured["graphs"] > 0, f"the steps of a run are not captured: {captured}")
     directory = run_directory(config)
     said = command("harness.deploy", str(directory), CUDA_VISIBLE_DEVICES="")
     print(said)

@@ -63,7 +63,7 @@ def test_evaluation_goes_on_in_smaller_batches(capsys: pytest.CaptureFixture[str
     logits = predict(network, split, 64)
     assert torch.equal(logits, predict(Hungry(70), split))
     assert network.asked == [64, 32, 16, 16, 16, 16, 6]
-    assert "memory: the GPU is too full to evaluate 64 images at a time, trying 32" in capsys.readouterr().out
+    assert "memory: the GPU is too full to evaluate 64 images at a time, trying fewer" in capsys.readouterr().err
     with pytest.raises(torch.OutOfMemoryError):
         predict(Hungry(0), split, 2)
 

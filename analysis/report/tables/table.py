@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +24,13 @@ class Table:
         """Add a row; runs: the hashes behind it, in any order."""
         self.rows.append(cells)
         self.runs.append(sorted({str(run) for run in runs}))
+
+
+def part(table: Table, columns: list[int]) -> Table:
+    """The table with these of its columns."""
+    bold = {(i, columns.index(j)) for i, j in table.bold if j in columns}
+    rows = [[row[j] for j in columns] for row in table.rows]
+    return replace(table, columns=[table.columns[j] for j in columns], rows=rows, bold=bold, notes=list(table.notes))
 
 
 def mean_sd(values: np.ndarray, m: Metric) -> str:
