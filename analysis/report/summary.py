@@ -87,6 +87,11 @@ def declared(runs: pd.DataFrame, study: Study) -> list[str]:
     """How far the design was fixed before the runs: by what their own records say, not by a file given later."""
     if not all(family.declared for family in study.families):
         return ["No families were declared before the runs: every verdict is exploratory."]
+    if study.sequential:
+        return [
+            "A sequential study, which its looks decide (`python -m analysis RUNS`): what is said here as if the number of "
+            "seeds had been fixed is exploratory."
+        ]
     strangers = outside(runs, study)
     if not strangers:
         return [

@@ -140,7 +140,8 @@ def compare_family(
 ) -> list[Contrast]:
     """A family's contrasts on several metrics and all (data, model) blocks, adjusted and judged."""
     by_metric: dict[str, list[Contrast]] = {column: [] for column in columns}
-    declared = family.declared and not outside(runs[runs["arm"].isin(family.named or set(runs["arm"]))], study)
+    fixed = family.declared and not study.sequential  # whose looks decide, each at its share of the level
+    declared = fixed and not outside(runs[runs["arm"].isin(family.named or set(runs["arm"]))], study)
     for (data, model), block in runs.groupby(["data", "model"], sort=True):
         for kind, variant, reference, weights in comparisons_of(family, present(block)):
             for column in columns:

@@ -47,6 +47,16 @@ def test_runs_made_outside_the_study_make_its_verdicts_exploratory_on_the_page(t
     assert any("2 of 18 runs do not declare this study" in line for line in view.limits)
 
 
+def test_a_sequential_study_is_decided_by_its_looks_alone(tmp_path):
+    """Its runs judged as if their number had been fixed would be a verdict after many looks."""
+    block = {**BLOCK, "sequential": {"looks": [4, 8], "spending": "pocock", "statistic": "mean"}}
+    make_study(tmp_path, methods=TWO, clean=False, files=False, study=block)
+    runs = load(tmp_path)
+    view = summarise(runs, study_of(runs))
+    assert {c.role for c in view.found} == {"exploratory"}
+    assert any("A sequential study, which its looks decide" in line for line in view.limits)
+
+
 def test_a_family_has_its_declared_size_while_arms_arrive(tmp_path):
     make_study(tmp_path, methods=TWO, clean=False, files=False, study=BLOCK)
     runs = load(tmp_path)
