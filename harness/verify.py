@@ -47,13 +47,17 @@ class Broken(ValueError):
     """A record that does not hold; its message says in what."""
 
 
-def find_runs(folder: Path) -> Iterator[Path]:
-    """The directories of runs and teachers with a record, at or below a folder."""
+def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
+    """The directories of runs and teachers with a record, at or below a folder, each once, wherever links lead."""
+    seen = set() if seen is None else seen
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
     if (folder / RECORD).exists() or RUN.search(folder.absolute().name):
         yield folder
         return
     for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        yield from find_runs(place)
+        yield from find_runs(place, seen)
 
 
 def verify(directory: Path, train: bool, console: Console) -> str:
@@ -153,6 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (Broken, Damaged, ConfigError) as error:
             broken += 1
             console.say(f"{place.name}: DOES NOT HOLD: {error}")
+        except Exception as error:  # noqa: BLE001  whatever stands in the way of one run, the others are looked at
+            broken += 1
+            console.say(f"{place.name}: COULD NOT BE VERIFIED: {type(error).__name__}: {error}")
     console.close()
     console.say(f"{len(places) - broken} of {len(places)} runs hold")
     return 1 if broken else 0

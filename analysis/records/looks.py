@@ -6,18 +6,21 @@ middle or put between others. What a dying process cut short is no line; its loo
 
 from __future__ import annotations
 
-import os
+import contextlib
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 from msgspec import Meta
 
 from analysis.records.errors import AnalysisError
-from harness.store.files import Damaged, check_shape, read_json_lines, to_json
+from harness.store.files import MOST_JSON, Damaged, append, check_shape, parse_json, read_bytes, to_json
 from harness.store.record import digest_of
 
 LOOKS = "looks.jsonl"
 FORMAT = 1
+CUT = b'"cut short"'  # stands after a line that was, once another one follows it
 
 Count = Annotated[int, Meta(ge=0, le=10**9)]
 Far = Literal["inf", "-inf"]  # JSON has no infinities: a failed run's difference, an end that nothing bounds yet
@@ -79,7 +82,7 @@ def read_looks(folder: str | Path) -> list[Look]:
     path = Path(folder) / LOOKS
     found: list[Look] = []
     try:
-        for line in read_json_lines(path, Any):
+        for line in read_lines(path):
             if not isinstance(line, dict) or (isinstance(line.get("format"), int) and line["format"] > FORMAT):
                 raise Damaged(f"{path} is of a newer format than this code reads ({FORMAT}): upgrade it to read it")
             check_shape(line, Look, str(path))
@@ -95,19 +98,33 @@ def read_looks(folder: str | Path) -> list[Look]:
     return found
 
 
+def read_lines(path: Path) -> Iterator[Any]:
+    """The values of the log, without what a dying process cut short: that is the end of the file, or has CUT after it.
+
+    Raises Damaged for any other line that is no JSON: a look that vanished would be taken again.
+    """
+    *lines, tail = (read_bytes(path, MOST_JSON) or b"").split(b"\n")
+    for line, following in pairwise([*lines, tail]):
+        if line.strip() and line != CUT and following != CUT:
+            yield parse_json(line, Any, str(path))
+    if tail.startswith(b"{"):
+        with contextlib.suppress(Damaged):
+            tail = parse_json(tail, Any, str(path))
+            yield tail
+    elif tail:
+        raise Damaged(f"{path} is damaged: it ends in what is no look")
+
+
 def append_look(folder: str | Path, look: dict[str, Any]) -> Look:
     """Seal a look and add it to the log, on disk when this returns."""
     path = Path(folder) / LOOKS
     sealed = look | {"digest": digest_of(look)}
     check_shape(sealed, Look, str(path))
-    # What stands there may have been cut short within its line: a line of our own begins.
-    text = ("\n" + to_json(sealed) + "\n").encode()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(descriptor, text)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    tail = (read_bytes(path, MOST_JSON) or b"").rpartition(b"\n")[2]
+    before = f"\n{CUT.decode()}\n" if tail else ""
+    with contextlib.suppress(Damaged):
+        before = "\n" if tail and parse_json(tail, Any, str(path)) else before  # whole, but for the end of its line
+    append(path, before + to_json(sealed) + "\n")
     return sealed
 
 

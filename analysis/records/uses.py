@@ -7,8 +7,7 @@ baseline which is frozen again begins anew.
 
 from __future__ import annotations
 
-import contextlib
-import os
+import warnings
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Annotated, Any, TypedDict
 
 from msgspec import Meta
 
-from harness.store.files import Damaged, check_shape, read_json_lines, to_json
+from analysis.records.errors import AnalysisError, AnalysisWarning
+from harness.store.files import MOST_JSON, Damaged, append, parse_json, read_bytes, to_json
 from harness.store.record import digest_of
 
 Count = Annotated[int, Meta(ge=0, le=10**9)]
@@ -34,14 +34,27 @@ class Use(TypedDict):
 
 
 def uses_of(path: str | Path, baseline: dict[str, Any]) -> list[Use]:
-    """The uses of this very baseline, oldest first; lines that were cut short or changed count for nothing."""
-    found = []
-    with contextlib.suppress(Damaged):
-        for line in read_json_lines(_place(path), Any):
-            with contextlib.suppress(Damaged, ValueError):
-                check_shape(line, Use, "a use")
-                if line["digest"] == digest_of(line) and line["baseline"] == digest_of(baseline):
-                    found.append(line)
+    """The uses of this very baseline, oldest first. Lines that were cut short or changed count for nothing, and are
+    warned of: there may have been more looks. Raises AnalysisError where the file cannot be read.
+    """
+    found, lost = [], 0
+    try:
+        lines = (read_bytes(_place(path), MOST_JSON) or b"").splitlines()
+    except Damaged as error:
+        raise AnalysisError(f"nobody knows how often the baseline was used: {error}") from error
+    for line in filter(None, lines):
+        try:
+            use = parse_json(line, Use, "a use")
+            intact = use["digest"] == digest_of(use)
+        except (Damaged, ValueError):
+            intact = False
+        if not intact:
+            lost += 1
+        elif use["baseline"] == digest_of(baseline):
+            found.append(use)
+    if lost:
+        text = f"{_place(path)} has {lost} damaged lines: the baseline was used more often than is known"
+        warnings.warn(text, AnalysisWarning, stacklevel=2)
     return found
 
 
@@ -62,12 +75,8 @@ def record_uses(path: str | Path, baseline: dict[str, Any], judged: Iterable[tup
     if not lines:
         return True
     try:
-        descriptor = os.open(_place(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            # What stands there may have been cut short within its line: lines of our own begin.
-            os.write(descriptor, ("\n" + "\n".join(lines) + "\n").encode())
-        finally:
-            os.close(descriptor)
+        # What stands there may have been cut short within its line: lines of our own begin.
+        append(_place(path), "\n" + "\n".join(lines) + "\n")
     except OSError:
         return False
     return True

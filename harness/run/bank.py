@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from harness.run.views import CachedTeachers, ViewCache, is_worth_it, place
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, Stop
 from harness.store.claim import Claimed
-from harness.store.files import Damaged, set_damaged_aside
+from harness.store.files import Damaged, digest, set_damaged_aside
 from harness.store.findings import Findings
 from harness.store.identity import bank_folder, run_directory
 from harness.store.predictions import SPLITS, read_predictions
@@ -43,6 +44,11 @@ class Bank:
         self.model = config["teachers"]["model"] or config["model"]
         self.directories = [run_directory(teacher) for teacher in teacher_configs(config)]
         self.names = [directory.name for directory in self.directories]
+
+    def weights(self) -> str:
+        """A hash of what the files of their weights hold: a teacher that was trained again may be another one."""
+        digests = [digest(directory / WEIGHTS) for directory in self.directories]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
     def networks(self, count: int | None = None) -> list[nn.Module]:
         """The first `count` teachers, or all of them."""

@@ -23,11 +23,13 @@ from harness.training.state import Training
 
 
 class Checkpoints:
-    """The checkpoint of the run of this hash, on the data of this fingerprint, in its directory."""
+    """The checkpoint of the run of this hash, on the data of this fingerprint, by teachers of these weights, in its
+    directory.
+    """
 
-    def __init__(self, directory: Path, run: str, data: str, console: Console):
+    def __init__(self, directory: Path, run: str, data: str, teachers: str, console: Console):
         self.directory, self.console = directory, console
-        self.of = {"run": run, "data": data, "code": provenance.code()}
+        self.of = {"run": run, "data": data, "code": provenance.code(), "teachers": teachers}
 
     def save(self, training: Training, epochs: int, attempts: int, wall_s: float) -> None:
         """Write the checkpoint of a training. epochs: done; attempts, wall_s: so far."""

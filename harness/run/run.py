@@ -165,7 +165,9 @@ class Run:
         trainer = self.trainer()
         self.steps_per_epoch = trainer.steps_per_epoch
         training = trainer.start(network)
-        self.checkpoints = Checkpoints(self.directory, run_hash(self.config), self.fingerprint, self.console)
+        self.checkpoints = Checkpoints(
+            self.directory, run_hash(self.config), self.fingerprint, self.bank.weights(), self.console
+        )
         if found := self.checkpoints.load():
             self.earlier, state = found
             training.restore(state)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from harness.store.claim import Claim
-from harness.store.files import read_json, write_json
+from harness.store.claim import Claim, TakenOver
+from harness.store.files import GUARDS, read_json, write_json
 
 CHUNK_BYTES = 64 << 20
 
@@ -60,7 +61,7 @@ class KeptArray:
                             self.say(f"{self.path} is damaged, or of other code or weights; it is built anew")
                         self.build()
                         found = self.load()
-        except OSError as error:  # such as somebody else's bank, or a full disk
+        except (OSError, TakenOver) as error:  # such as somebody else's bank, a full disk, or a pause of this process
             self.say(f"{self.name} cannot be kept in the bank, this run keeps its own: {error}")
         if found is None:  # the same numbers: what is learned or found must not depend on a disk
             found = np.empty(self.shape, self.dtype)
@@ -82,15 +83,23 @@ class KeptArray:
         return found if checksum(found) == beside["crc32"] else None
 
     def build(self) -> None:
-        """Compute and write it. Raises OSError."""
+        """Compute and write it. Raises OSError, and TakenOver."""
         started = time.monotonic()
-        scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        for left in self.path.parent.glob(
+            f".{self.path.name}.*.tmp"
+        ):  # by one who died: there is one builder at a time
+            left.unlink(missing_ok=True)
+        scratch = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:12]}.tmp")
         try:
             found = np.lib.format.open_memmap(scratch, "w+", self.dtype, self.shape)
+            with scratch.open("rb+") as file:  # where the disk is full, writing to the mapping would kill the process
+                os.posix_fallocate(file.fileno(), 0, scratch.stat().st_size)
             self.fill(found)
             found.flush()
             beside = {"crc32": checksum(found), "origin": self.origin, "seconds": time.monotonic() - started}
             del found
+            if guard := GUARDS.get(self.path.parent.absolute()):
+                guard()
             scratch.replace(self.path)
         finally:
             scratch.unlink(missing_ok=True)

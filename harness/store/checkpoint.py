@@ -14,16 +14,19 @@ from typing import TypedDict
 from harness.store.files import Count, Damaged, Seconds, parse_json, read_bytes, to_json, write_atomically
 
 CHECKPOINT = "checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
 
 
 class Identity(TypedDict):
-    """What a checkpoint is of: the run's hash, fingerprint of the data, hash of the code; and how far it had come."""
+    """What a checkpoint is of: the run's hash, fingerprint of the data, hash of the code, and of the weights of the
+    teachers; and how far it had come.
+    """
 
     format: int
     run: str
     data: str
     code: str
+    teachers: str
     epochs: Count
     attempts: Count
     wall_s: Seconds

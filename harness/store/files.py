@@ -7,6 +7,7 @@ be, and its kind Unreadable where the file system does not hand it out (what is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -68,6 +69,22 @@ def write_atomically(path: Path, content: bytes | str, replace: bool = True) -> 
     finally:
         scratch.unlink(missing_ok=True)
     return hashlib.sha256(content).hexdigest()
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file, on disk when this returns. Raises OSError, also where only a part of it went."""
+    # Without waiting: nobody may ever read from a named pipe in its place.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        content = text.encode()
+        if os.write(descriptor, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,16 +26,17 @@ from harness.store.aside import BEFORE
 from harness.store.checkpoint import CHECKPOINT
 from harness.store.claim import Claim
 from harness.store.files import Damaged
+from harness.store.findings import Findings
 from harness.store.history import PROGRESS
 from harness.store.identity import run_directory
 from harness.store.predictions import PREDICTIONS
 from harness.store.record import RECORD, digest_of, read_record
-from harness.store.weights import WEIGHTS
+from harness.store.weights import WEIGHTS, write_weights
 from harness.sweep.summary import sweep_table
 from harness.training.trainer import Diverged
 from tests import damage, formats
 from tests.faults import failing
-from tests.running import configure
+from tests.running import configure, run
 
 Record = dict[str, Any]
 Config = dict[str, Any]
@@ -176,6 +178,23 @@ def test_a_checkpoint_of_other_code_is_not_gone_on_with(
         interrupt(config)
     record, said = start(config, capsys)
     assert f"is of other code ({'0' * 16}, not {provenance.code()})" in said
+    assert record["provenance"]["attempts"] == 1
+    assert result(record) == undisturbed
+
+
+def test_a_checkpoint_of_other_teachers_is_not_gone_on_with(
+    tmp_path: Path,
+    undisturbed: tuple[Any, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A teacher that was set aside and trained again while its student lay there has the same name."""
+    config = short(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(bank.Bank, "weights", lambda self: "0" * 16)
+        interrupt(config)
+    record, said = start(config, capsys)
+    assert f"is of other teachers ({'0' * 16}, not " in said
     assert record["provenance"]["attempts"] == 1
     assert result(record) == undisturbed
 
@@ -476,3 +495,28 @@ def test_a_directory_of_another_name_is_not_believed(tmp_path: Path, capsys: pyt
     shutil.copytree(run_directory(config), copied)
     with pytest.raises(Damaged, match="is the record of another run"):
         read_record(copied)
+
+
+def test_findings_that_were_swapped_are_computed_anew(tmp_path: Path) -> None:
+    """Each is whole, and of other teachers."""
+    teachers = [tmp_path / name for name in ("a", "b")]
+    for k, place in enumerate(teachers):
+        write_weights(place, {"w": np.full(3, k, np.float32)}, {})
+    kept = [Findings(tmp_path / "found", [place], "data", "cpu") for place in teachers]
+    first, second = (find("shift", [], lambda k=k: {"acc": k}) for k, find in enumerate(kept))
+    assert (first, second) == ({"acc": 0}, {"acc": 1})
+    one, other = sorted((tmp_path / "found").iterdir())
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    assert [find("shift", [], lambda: {"acc": 7}) for find in kept] == [{"acc": 7}] * 2
+
+
+def test_no_version_switches_the_digest_off(tmp_path: Path) -> None:
+    record = run(tmp_path, "supervised")
+    directory = run_directory(record["config"])
+    edited = {**record, "version": 1}
+    edited["metrics"]["student"]["test"]["acc"] = 0.99
+    (directory / "record.json").write_text(json.dumps(edited))
+    with pytest.raises(Damaged, match="changed after it was written"):
+        read_record(directory)

@@ -220,11 +220,20 @@ def are_arrays(found: dict[str, Any]) -> bool:
     return all(isinstance(name, str) and isinstance(array, np.ndarray) for name, array in found.items())
 
 
-IDENTITY = {"format": FORMAT, "run": "r", "data": "d", "code": "c", "epochs": 1, "attempts": 1, "wall_s": 1.0}
+IDENTITY = {
+    "format": FORMAT,
+    "run": "r",
+    "data": "d",
+    "code": "c",
+    "teachers": "t",
+    "epochs": 1,
+    "attempts": 1,
+    "wall_s": 1.0,
+}
 
 
 def checkpoints(directory: Path) -> Checkpoints:
-    return Checkpoints(directory, "r" * 12, "d" * 16, Console(io.StringIO()))
+    return Checkpoints(directory, "r" * 12, "d" * 16, "t" * 16, Console(io.StringIO()))
 
 
 def make_training(directory: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from analysis.records.metrics import Metric
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -35,6 +37,8 @@ def part(table: Table, columns: list[int]) -> Table:
 
 def mean_sd(values: np.ndarray, m: Metric) -> str:
     """`79.17 ± 0.24`; without sd at one value, `-` at none. sd with ddof = 1."""
+    import numpy as np  # here: a command that prints its help would wait for it
+
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     if len(values) == 0:

@@ -1,6 +1,7 @@
 """The log of a sequential study: appended, sealed, and what a dying process leaves of it."""
 
 import json
+import os
 
 import pytest
 
@@ -77,4 +78,29 @@ def test_a_look_after_another_first_one_is_refused(tmp_path):
     append_look(tmp_path, look(2, "0" * 32))
     with pytest.raises(AnalysisError, match="look 2 does not follow the one before it"):
         read_looks(tmp_path)
-    assert json.loads((tmp_path / LOOKS).read_text().split("\n")[1])["digest"] == first["digest"]
+    assert json.loads((tmp_path / LOOKS).read_text().split("\n")[0])["digest"] == first["digest"]
+
+
+@pytest.mark.parametrize("damage", ["a byte", "zeros", "the last bracket"])
+def test_a_look_does_not_vanish(tmp_path, damage):
+    """It would be taken again, of the runs that there are by then."""
+    append_look(tmp_path, look(1))
+    content = (tmp_path / LOOKS).read_bytes()
+    changed = {"a byte": content[:50] + b"\xff" + content[51:], "zeros": bytes(len(content))}
+    (tmp_path / LOOKS).write_bytes(changed.get(damage, content[:-2] + b"]\n"))
+    with pytest.raises(AnalysisError, match=LOOKS):
+        read_looks(tmp_path)
+
+
+def test_a_look_that_was_whole_but_for_its_end_stays(tmp_path):
+    first = append_look(tmp_path, look(1))
+    path = tmp_path / LOOKS
+    path.write_bytes(path.read_bytes()[:-1])
+    append_look(tmp_path, look(2, first["digest"]))
+    assert [found["look"] for found in read_looks(tmp_path)] == [1, 2]
+
+
+def test_a_pipe_in_the_place_of_a_log_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / LOOKS)
+    with pytest.raises((OSError, AnalysisError, ValueError)):
+        append_look(tmp_path, look(1))
