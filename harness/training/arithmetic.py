@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def prepare(deterministic: bool) -> None:
@@ -44,6 +45,13 @@ def set_flags(tf32: bool, by_timing: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = tf32  # linear layers
     torch.backends.cudnn.allow_tf32 = tf32  # convolutions
     torch.backends.cudnn.benchmark = by_timing
+
+
+def keep_in(dtype: torch.dtype, network: nn.Module) -> None:
+    """Keep a frozen network's weights as autocast would cast them anew in every pass, in place."""
+    for layer in network.modules():
+        if type(layer) in (nn.Conv2d, nn.Linear):
+            layer.weight = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
 
 
 def describe(device: torch.device) -> dict[str, Any] | None:

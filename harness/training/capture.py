@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from methods.method import Method
+
 MOST = 100  # graphs: each takes some megabytes of the host and of the device beside what they share
 
 Inputs = Sequence[Tensor | None]
@@ -129,6 +131,11 @@ class Capture:
     def describe(self) -> dict[str, Any]:
         """For a run's record: how many graphs there are, and why there are none."""
         return {"graphs": len(self.graphs), "failure": self.failure}
+
+
+def is_capturable(method: Method) -> bool:
+    """Whether a method's own class says so: a subclass may change what a step does, and has to say it again."""
+    return vars(type(method)).get("capturable", False)
 
 
 def drawn_on_host() -> tuple[Any, ...]:

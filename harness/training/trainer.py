@@ -22,7 +22,7 @@ from harness import streams
 from harness.config import ConfigError
 from harness.runtime.interruption import Interrupted, Stop
 from harness.training import arithmetic, compilation, optimisation
-from harness.training.capture import Capture
+from harness.training.capture import Capture, is_capturable
 from harness.training.data import Dataset, train_batches
 from harness.training.data.batches import Batch, Views
 from harness.training.data.changes import Change, ChangedBatches
@@ -81,7 +81,7 @@ class Trainer:
         for network in self.teachers.networks:
             network.to(memory_format=self.memory_format)
             if self.recipe["precision"] == "bfloat16":
-                keep_in(torch.bfloat16, network)
+                arithmetic.keep_in(torch.bfloat16, network)
             compilation.compile_network(network, self.recipe["compile"])
 
     def start(self, network: nn.Module) -> Training:
@@ -291,18 +291,6 @@ class Trainer:
         if self.method.reestimate_bn or self.recipe["average"] == "swa":  # statistics are not linear in the weights
             reestimate_batch_norm(network, self.data.train)
         return network.eval()
-
-
-def is_capturable(method: Method) -> bool:
-    """Whether a method's own class says so: a subclass may change what a step does, and has to say it again."""
-    return vars(type(method)).get("capturable", False)
-
-
-def keep_in(dtype: torch.dtype, network: nn.Module) -> None:
-    """Keep a frozen network's weights as autocast would cast them anew in every pass, in place."""
-    for layer in network.modules():
-        if type(layer) in (nn.Conv2d, nn.Linear):
-            layer.weight = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
 
 
 def check_fit(recipe: dict[str, Any], data: Dataset) -> None:

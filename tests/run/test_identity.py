@@ -166,7 +166,19 @@ def test_a_whole_checkpoint_is_gone_on_with(
     assert result(record) == undisturbed
 
 
-def test_a_checkpoint_of_other_code_is_not_gone_on_with(
+@pytest.mark.parametrize(
+    ("place", "answer", "says"),
+    [
+        ((provenance, "code"), lambda: "0" * 16, f"is of other code ({'0' * 16}, not {provenance.code()})"),
+        # One that was set aside and trained again while its student lay there has the same name.
+        ((bank.Bank, "weights"), lambda self: "0" * 16, f"is of other teachers ({'0' * 16}, not "),
+    ],
+    ids=["code", "teachers"],
+)
+def test_a_checkpoint_of_other_code_or_teachers_is_not_gone_on_with(
+    place: tuple[Any, str],
+    answer: Callable[..., str],
+    says: str,
     tmp_path: Path,
     undisturbed: tuple[Any, Any],
     capsys: pytest.CaptureFixture[str],
@@ -174,27 +186,10 @@ def test_a_checkpoint_of_other_code_is_not_gone_on_with(
 ) -> None:
     config = short(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(provenance, "code", lambda: "0" * 16)
+        patch.setattr(*place, answer)
         interrupt(config)
     record, said = start(config, capsys)
-    assert f"is of other code ({'0' * 16}, not {provenance.code()})" in said
-    assert record["provenance"]["attempts"] == 1
-    assert result(record) == undisturbed
-
-
-def test_a_checkpoint_of_other_teachers_is_not_gone_on_with(
-    tmp_path: Path,
-    undisturbed: tuple[Any, Any],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A teacher that was set aside and trained again while its student lay there has the same name."""
-    config = short(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(bank.Bank, "weights", lambda self: "0" * 16)
-        interrupt(config)
-    record, said = start(config, capsys)
-    assert f"is of other teachers ({'0' * 16}, not " in said
+    assert says in said
     assert record["provenance"]["attempts"] == 1
     assert result(record) == undisturbed
 

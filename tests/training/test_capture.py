@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import methods
 from harness.training import capture, networks
-from harness.training.capture import Capture
+from harness.training.capture import Capture, is_capturable
 from harness.training.data import Dataset, Split
-from harness.training.trainer import Trainer, is_capturable
+from harness.training.trainer import Trainer
 from methods.kd import KD
 from tests.pretended_gpu import pretending
 from tests.running import make_trainer
