@@ -34,7 +34,8 @@ from harness.runtime.console import Console
 from harness.store.files import Damaged
 from harness.store.identity import bank_folder, is_teacher, run_directory
 from harness.store.predictions import read_predictions
-from harness.store.record import METRICS, RECORD, RUN, check_files, lost_files, read_record
+from harness.store.record import METRICS, RECORD, RUN, check_files, lost_files, read_record, taught_otherwise
+from harness.store.weights import digests
 
 # Metrics of predictions in half precision, and of a student that another device or library evaluates.
 TOLERANCE = 0.005
@@ -77,6 +78,7 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     network = read_network(directory, config["model"], data)
     largest = check_predictions(directory, network, data)
     teachers = find_teachers(directory, config)
+    check_taught(record, teachers)
     again = judge_all(predict_splits(network, data), labels_of(data), stored_logits(teachers))[0]
     compare(record["metrics"], again, TOLERANCE)
     said = f"holds: logits within {largest:.2g}, {len(METRICS)} metrics of {', '.join(again)}"
@@ -99,6 +101,12 @@ def find_teachers(directory: Path, config: Record) -> list[Path]:
             raise Broken(f"its teacher {place} is gone")
         check_teacher(place, record.get("digest"))
     return found
+
+
+def check_taught(record: Record, teachers: list[Path]) -> None:
+    """Raise Broken where these are not the teachers that a run learned from."""
+    if other := taught_otherwise(record, dict(zip([place.name for place in teachers], digests(teachers), strict=True))):
+        raise Broken(f"it learned from another {other} than is there now")
 
 
 def stored_logits(teachers: list[Path]) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Provenance(TypedDict, total=False):
     versions: dict[str, str | None] | None
     method_defaults: dict[str, Any] | None
     teachers: list[str] | None
+    teacher_weights: dict[str, str] | None
     data: str | None
     code: str | None
     device: str | None
@@ -111,6 +112,7 @@ class Row(TypedDict, total=False):
     code: str | None
     revision: str | None
     teachers: str | None
+    teacher_weights: str | None
     device: str | None
     host: str | None
     command: str | None
@@ -214,6 +216,7 @@ def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
         "code": provenance.get("code") or _revision(git),
         "data_fingerprint": provenance.get("data"),
         "teachers": ",".join(provenance.get("teachers") or []) or None,
+        "teacher_weights": ",".join(f"{w:.12}" for w in (provenance.get("teacher_weights") or {}).values()) or None,
         "method_defaults": provenance.get("method_defaults"),
         **{name: provenance.get(name) for name in ("device", "host", "command", "started", "ended", "harness")},
         "torch": (provenance.get("versions") or {}).get("torch"),

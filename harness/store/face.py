@@ -106,7 +106,13 @@ class Selection(TypedDict):
     acc: float
 
 
-class Origin(TypedDict):
+class Learned(TypedDict, total=False):
+    """What earlier versions did not say of where a result came from."""
+
+    teacher_weights: dict[str, str]
+
+
+class Origin(Learned):
     """Where a result came from."""
 
     teachers: list[str]
