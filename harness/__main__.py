@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from harness import __version__
+from harness.runtime.console import outlive_readers
 
 HELP = """\
 Benchmark and ablation harness for ensemble knowledge distillation.
@@ -61,4 +62,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

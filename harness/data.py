@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.config import ConfigError
 from harness.config.options import DATA
 from harness.run.names import check_name
-from harness.runtime.console import Console
+from harness.runtime.console import Console, outlive_readers
 from harness.training.data import Dataset, load, train_batches
 from harness.training.data.batches import Batches
 from harness.training.device import choose_device
@@ -80,4 +80,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main(sys.argv[1:]))

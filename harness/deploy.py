@@ -29,7 +29,7 @@ from harness.config import ConfigError
 from harness.evaluation.evaluation import count_flops
 from harness.evaluation.predictions import check_predictions
 from harness.run.network import read_network, write_network
-from harness.runtime.console import Console
+from harness.runtime.console import Console, outlive_readers
 from harness.store.files import Damaged
 from harness.store.record import check_files, read_record
 from harness.store.weights import WEIGHTS
@@ -174,4 +174,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

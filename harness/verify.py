@@ -30,7 +30,7 @@ from harness.run.bank import check_teacher
 from harness.run.data import load_images
 from harness.run.network import read_network
 from harness.run.run import execute
-from harness.runtime.console import Console
+from harness.runtime.console import Console, one_line, outlive_readers
 from harness.store.files import Damaged
 from harness.store.identity import bank_folder, is_teacher, run_directory
 from harness.store.predictions import read_predictions
@@ -161,17 +161,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     broken = 0
     for place in places:
         try:
-            console.say(f"{place.name}: {verify(place, options.train, console)}")
+            console.say(f"{one_line(place.name)}: {verify(place, options.train, console)}")
         except (Broken, Damaged, ConfigError) as error:
             broken += 1
-            console.say(f"{place.name}: DOES NOT HOLD: {error}")
+            console.say(f"{one_line(place.name)}: DOES NOT HOLD: {error}")
         except Exception as error:  # noqa: BLE001  whatever stands in the way of one run, the others are looked at
             broken += 1
-            console.say(f"{place.name}: COULD NOT BE VERIFIED: {type(error).__name__}: {error}")
+            console.say(f"{one_line(place.name)}: COULD NOT BE VERIFIED: {type(error).__name__}: {error}")
     console.close()
     console.say(f"{len(places) - broken} of {len(places)} runs hold")
     return 1 if broken else 0
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

@@ -100,4 +100,7 @@ def bench(given: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    from harness.runtime.console import outlive_readers
+
+    outlive_readers()
     sys.exit(main())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from typing import Any, TextIO
@@ -15,8 +17,8 @@ class Lasting:
     encoding without a character take words, never the process.
     """
 
-    def __init__(self, stream: TextIO):
-        self.stream = stream
+    def __init__(self, stream: TextIO, forgiven: tuple[type[Exception], ...] = (OSError, ValueError)):
+        self.stream, self.forgiven = stream, forgiven  # ValueError: the stream is closed
         self.gone = False
 
     def __getattr__(self, name: str) -> Any:
@@ -29,21 +31,43 @@ class Lasting:
             except UnicodeEncodeError:
                 encoding = self.stream.encoding or "ascii"
                 self.stream.write(text.encode(encoding, "replace").decode(encoding))
-            except (OSError, ValueError):  # ValueError: it is closed
-                self.gone = True
+            except self.forgiven:
+                self.let_go()
         return len(text)
 
     def flush(self) -> None:
         if not self.gone:
             try:
                 self.stream.flush()
-            except (OSError, ValueError):
-                self.gone = True
+            except self.forgiven:
+                self.let_go()
+
+    def let_go(self) -> None:
+        """What its buffer still holds goes nowhere, or the interpreter would complain of it at its end."""
+        self.gone = True
+        with contextlib.suppress(OSError, ValueError):  # a stream that is no file, or is closed
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+
+
+def outlive_readers() -> None:
+    """For a process that is a command: who reads its words may leave before it ends, as `head` does. Where they are its
+    result and a disk does not take them, it fails as ever.
+    """
+    sys.stdout, sys.stderr = (Lasting(stream, (BrokenPipeError,)) for stream in (sys.stdout, sys.stderr))
+
+
+def one_line(text: str) -> str:
+    """Text without what would steer a terminal or begin a line: names and messages come from files that anybody may
+    have written.
+    """
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def printable(text: str) -> str:
-    """Text without what would steer a terminal: names and messages come from files that anybody may have written."""
-    return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """Lines of text, each of them `one_line`."""
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 class Console:
