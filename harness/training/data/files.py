@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from harness.config import ConfigError
 from harness.runtime.interruption import SIGNALS
-from harness.training.data.images import open_image
+from harness.training.data.images import look
+from harness.training.data.preparation import middle
 
 MARGIN = 224 / 256  # of a scaled image's shorter side, what the centre crop keeps: as ImageNet is evaluated
 MOST_WORKERS = 16
@@ -44,6 +46,7 @@ class FileImages:
         # One block of bytes, which forked workers share; a list of paths each of them would come to copy.
         self.names = np.array([os.fsencode(file) for file in files])
         self.shape = torch.Size((len(files), 3, size, size))
+        self.resize = round(size / MARGIN)  # the shorter side, before the centre is cut out
         self.workers = count_cores() if workers is None else workers
         self.device = torch.device("cpu")
 
@@ -66,7 +69,7 @@ class FileImages:
     def read(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
         """The images of each part, a list of rows."""
         keys = [[(0, row) for row in part.tolist()] for part in parts]
-        loader = self.loader(Centre(self.shape[-1]), keys, workers=self.workers if len(keys) > 1 else 0)
+        loader = self.loader(Centre(self.resize, self.shape[-1]), keys, workers=self.workers if len(keys) > 1 else 0)
         return on_device(loader, self.device)
 
     def loader(self, view: View, batches: Iterable[list[Key]], workers: int, persistent: bool = False) -> DataLoader:
@@ -96,13 +99,13 @@ class FileImages:
 class Centre:
     """How an image is evaluated: scaled, then the centre."""
 
-    def __init__(self, size: int):
-        from torchvision.transforms import v2
+    def __init__(self, resize: int, size: int):
+        from torchvision.transforms.v2.functional import pil_to_tensor
 
-        self.transform = v2.Compose([v2.Resize(round(size / MARGIN)), v2.CenterCrop(size), v2.PILToTensor()])
+        self.resize, self.size, self.as_tensor = resize, size, pil_to_tensor
 
     def __call__(self, image: Image.Image, key: Key) -> Tensor:
-        return self.transform(image)
+        return self.as_tensor(middle(image, self.resize, self.size))
 
 
 class Decoder(Dataset):
@@ -114,7 +117,7 @@ class Decoder(Dataset):
     def __getitem__(self, key: Key) -> Tensor | ConfigError:
         _, row = key
         try:
-            return self.view(open_image(Path(os.fsdecode(self.names[row]))), key)
+            return look(Path(os.fsdecode(self.names[row])), partial(self.view, key=key))
         except ConfigError as error:
             return error
 
