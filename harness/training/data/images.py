@@ -17,7 +17,6 @@ from harness.config import ConfigError
 from harness.training.data import preparation
 
 T = TypeVar("T")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 
 
 def look(path: Path, view: Callable[[Image.Image], T]) -> T:
@@ -52,8 +51,3 @@ def read_images(paths: Sequence[Path], size: int, resize: bool = False) -> Tenso
         for _ in pool.map(read, range(len(paths))):
             pass  # a reader's error comes out here
     return torch.from_numpy(images)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images of a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)

@@ -154,7 +154,7 @@ def test_pictures_too_large_for_memory_are_refused(tmp_path):
             look(path, np.asarray)
         assert "\n" not in str(caught.value)
     (tmp_path / "thread.png").write_bytes(saved(np.zeros((1, 60_000), np.uint8), "PNG"))
-    with pytest.raises(ConfigError, match="thread.png would be 3840000x64 pixels large"):
+    with pytest.raises(ConfigError, match=r"thread\.png would be 3840000x64 pixels large"):
         read_images([tmp_path / "thread.png"], 64, True)
 
 
