@@ -12,6 +12,7 @@ from PIL import Image
 from harness.config import ConfigError
 from harness.training.data.images import look, read_images
 from harness.training.data.preparation import MOST_PIXELS, middle
+from tests import formats
 
 GREY = np.arange(96, dtype=np.uint8).reshape(8, 12) * 2 + 3
 COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], -1)
@@ -140,16 +141,10 @@ def test_samples_without_a_range_are_refused(tmp_path, name, pixels):
         read_images([path], 8, True)
 
 
-def bmp(width: int, height: int) -> bytes:
-    """The header of a picture of that size, and nothing else."""
-    sizes = b"".join(x.to_bytes(4, "little") for x in (40, width, height))
-    return b"BM" + bytes(8) + (54).to_bytes(4, "little") + sizes + b"\x01\x00\x18\x00" + bytes(24)
-
-
 def test_pictures_too_large_for_memory_are_refused(tmp_path):
     path = tmp_path / "bomb.bmp"
     for width, height in ((14_000, 14_000), (1 << 30, 1 << 30), (MOST_PIXELS + 1, 1)):
-        path.write_bytes(bmp(width, height))
+        path.write_bytes(formats.bmp(width, height))
         with pytest.raises(ConfigError, match=rf"^{path} .*pixels") as caught:
             look(path, np.asarray)
         assert "\n" not in str(caught.value)
