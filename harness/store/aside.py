@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from harness.store.checkpoint import CHECKPOINT
@@ -42,11 +43,19 @@ def keep_trained(directory: Path) -> bool:
 
 
 def put_back_trained(directory: Path) -> bool:
-    """Undo `keep_trained`, where more could not be found out; False where there was nothing to undo."""
+    """Undo `keep_trained`, where more could not be found out; False where there was nothing to undo, or where the run
+    is done by now, with a record that knows more.
+    """
+    trained, record = Path(directory) / TRAINED, Path(directory) / RECORD
     try:
-        (Path(directory) / TRAINED).replace(Path(directory) / RECORD)
+        os.link(trained, record)  # unlike a rename never over what somebody writes at this moment
     except FileNotFoundError:
         return False
+    except FileExistsError:
+        if not trained.exists() or (settled(directory) or {}).get("status") == "done":
+            return False
+        trained.replace(record)
+    trained.unlink(missing_ok=True)
     return True
 
 
