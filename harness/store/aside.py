@@ -72,11 +72,11 @@ def set_aside(directory: Path, anew: bool) -> str | None:
 
 
 def bring_back(directory: Path, anew: bool) -> None:
-    """Undo `set_aside`."""
+    """Undo `set_aside`, but for what was written since."""
     put_back_trained(directory)
     suffix = BEFORE if anew else ASIDE
     for path in directory.glob(f"*{suffix}"):
-        path.replace(path.with_name(path.name.removesuffix(suffix)))
+        move(path, path.with_name(path.name.removesuffix(suffix)), replace=False)
 
 
 def forget_aside(directory: Path) -> None:
