@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 from harness.store.checkpoint import CHECKPOINT
-from harness.store.files import Damaged, set_damaged_aside
+from harness.store.files import Damaged, place, set_damaged_aside
 from harness.store.record import RECORD, lost_files, read_record, settled
 from harness.store.submission import SUBMISSION
 
@@ -48,7 +47,7 @@ def put_back_trained(directory: Path) -> bool:
     """
     trained, record = Path(directory) / TRAINED, Path(directory) / RECORD
     try:
-        os.link(trained, record)  # unlike a rename never over what somebody writes at this moment
+        place(trained, record)  # unlike a rename never over what somebody writes at this moment
     except FileNotFoundError:
         return False
     except FileExistsError:
@@ -81,11 +80,11 @@ def set_aside(directory: Path, anew: bool) -> str | None:
 
 
 def bring_back(directory: Path, anew: bool) -> None:
-    """Undo `set_aside`."""
+    """Undo `set_aside`, but for what was written since."""
     put_back_trained(directory)
     suffix = BEFORE if anew else ASIDE
     for path in directory.glob(f"*{suffix}"):
-        path.replace(path.with_name(path.name.removesuffix(suffix)))
+        move(path, path.with_name(path.name.removesuffix(suffix)), replace=False)
 
 
 def forget_aside(directory: Path) -> None:
@@ -103,10 +102,10 @@ def remove(directory: Path, suffix: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def move(path: Path, place: Path, replace: bool = True) -> None:
+def move(path: Path, target: Path, replace: bool = True) -> None:
     """Rename a file that may not be there; without `replace` one in its place stays, and it goes."""
     with contextlib.suppress(FileNotFoundError):
-        if not replace and place.exists():
+        if not replace and target.exists():
             path.unlink()
         else:
-            path.replace(place)
+            path.replace(target)

@@ -174,7 +174,7 @@ def test_a_queue_is_filled_to_its_last_place(monkeypatch: pytest.MonkeyPatch, co
     slurm = Slurm.__new__(Slurm)
     slurm.pack, slurm.jobs, slurm.unsubmitted, slurm.shape = 1, {}, set(), lambda place: {}
 
-    def submit_array(shape: Any, packs: list[list[Path]], todo: Any, after: Any) -> None:
+    def submit_array(shape: Any, packs: list[list[Path]], *_: Any) -> None:
         assert 0 < len(packs) <= 4
         if len(slurm.jobs) + len(packs) > room:
             raise QueueFull("no room")
@@ -205,7 +205,7 @@ def test_a_failed_run_whose_job_lives_is_not_submitted_beside_it(tmp_path: Path)
         for name, config in asked.items()
     }
     submitted: list[Path] = []
-    backend = SimpleNamespace(adopt=set, unsubmitted=set(), submit=lambda todo, after: submitted.extend(todo))
+    backend = SimpleNamespace(adopt=set, unsubmitted=set(), submit=lambda todo, *_: submitted.extend(todo))
     assert Submitter(tmp_path, backend, Console()).submit(runs) == 1
     assert submitted == [places["done"]]
     assert read_record(places["failed"]) == known["failed"]
