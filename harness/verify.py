@@ -5,7 +5,8 @@ Each RUN is a finished run's directory, or a folder of them. Of each run
     its files     are those that its record knows by their digests, its record is as it was written
     its data      are those that it was trained on
     its numbers   come out again where the stored student is evaluated once more
-    --train       and where it is trained once more, in a folder of its own (bit for bit on a CPU with the same threads)
+    --train       and where it is trained once more, in a folder of its own (bit for bit on a CPU with the same threads),
+                  with its diagnostics, shifted and unknown images
 
 A line says what holds and what does not; the exit status is 1 where anything does not, 2 where there is nothing to verify.
 """
@@ -40,6 +41,7 @@ from harness.store.weights import digests
 # Metrics of predictions in half precision, and of a student that another device or library evaluates.
 TOLERANCE = 0.005
 CPU = torch.device("cpu")
+MORE = ("diagnostics", "shift", "ood")  # what a record may have beside its metrics, of a student with its members
 
 Record = dict[str, Any]
 
@@ -83,7 +85,10 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     compare(record["metrics"], again, TOLERANCE)
     said = f"holds: logits within {largest:.2g}, {len(METRICS)} metrics of {', '.join(again)}"
     said += "" if record.get("files") else "; its version has no digests"
-    return said + (train_again(record, directory, console) if train else "")
+    if train:
+        return said + train_again(record, directory, console)
+    left = [part for part in MORE if record.get(part)]
+    return said + (f"; {', '.join(left)} not tried again (--train does)" if left else "")
 
 
 def bank_of(directory: Path, config: Record) -> Path:
@@ -123,8 +128,21 @@ def compare(recorded: Record, again: Record, tolerance: float) -> None:
         for split, values in recorded[who].items():
             for metric in METRICS:
                 was, now = values[metric], again.get(who, {}).get(split, {}).get(metric, math.nan)
-                if not math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance):
+                if not is_close(was, now, tolerance):
                     raise Broken(f"{metric} of the {who} on {split} data comes out as {now:.6g}, recorded is {was:.6g}")
+
+
+def is_close(was: float, now: float, tolerance: float) -> bool:
+    return math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def numbers_in(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested values of JSON, with the names that lead to them."""
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers_in(inner, f"{place} {name}".strip())
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, value
 
 
 def train_again(record: Record, directory: Path, console: Console) -> str:
@@ -136,6 +154,11 @@ def train_again(record: Record, directory: Path, console: Console) -> str:
     if again["status"] != "done":
         raise Broken(f"trained again it has {again['status']}: {again['error']['message']}")
     compare(record["metrics"], again["metrics"], TOLERANCE)
+    for part in MORE:
+        now = dict(numbers_in(again[part]))
+        for place, was in numbers_in(record.get(part)):
+            if not is_close(was, now.get(place, math.nan), TOLERANCE):
+                raise Broken(f"{part}, {place}: trained again it comes out as {now.get(place)}, recorded is {was:.6g}")
     same = again["files"] == record.get("files")
     return "; trained again " + ("to the same files" if same else "to the same metrics, not to the same files")
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.store.submission import read_submission
+
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = Path(__file__).parent / "plugin"  # variants that die, as a package of a user's own
 PATIENCE_S = 300.0
@@ -108,4 +110,4 @@ def directories(runs: Path) -> list[Path]:
 
 def job_of(directory: Path) -> str:
     """The id by which SLURM's commands know a run's job."""
-    return json.loads((directory / "submission.json").read_text())["job_id"]
+    return read_submission(directory)["job_id"]

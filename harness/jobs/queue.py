@@ -52,6 +52,19 @@ def live_jobs(jobs: Iterable[str]) -> dict[str, tuple[str, str]]:
     return {job: (state, where) for job, state, where in rows if job in wanted and state in LIVE}
 
 
+def find(marks: Iterable[str]) -> dict[str, str]:
+    """The jobs (of an array: the array) of this user that have not ended, by the one of these marks that stands in their
+    comment or command. Raises QueueUnreachable.
+    """
+    wanted, found = set(marks), {}
+    if wanted:
+        said = ask("squeue", "--noheader", "--all", "--array", f"--user={os.getuid()}", "--format=%i|%k|%o")
+        for line in said.splitlines():
+            job = line.partition("|")[0].partition("_")[0]
+            found |= {mark: job for mark in wanted if mark in line}
+    return found
+
+
 def ending(job: str) -> Ending:
     """How a job that left the queue ended; state UNKNOWN where nobody remembers."""
     return accounted([job]).get(job) or remembered(job)

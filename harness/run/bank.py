@@ -113,8 +113,8 @@ def await_teacher(
             if stop():
                 raise Interrupted("stopped while waiting for a teacher") from claimed
             continue
-        if record["status"] == "done" and (said := distrust(directory, record)):
-            console.say(f"{said}, and the teacher is trained again")
+        if record["status"] == "done" and (damage := distrust(directory, record)):
+            console.say(f"{damage}, and the teacher is trained again")
             continue
         if record["status"] != "done":
             raise RuntimeError(f"teacher {directory.name} has {record['status']}: {record['error']['message']}")

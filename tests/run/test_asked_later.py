@@ -94,6 +94,21 @@ def test_of_teachers_trained_again_since_it_is_not_compared_with_them(tmp_path: 
     assert main([str(directory)]) == 1
 
 
+def test_what_only_training_can_verify_is_said_and_tried(
+    tmp_path: Path, images: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = run(tmp_path, "combined", **images, evaluate__shift=True)
+    directory = run_directory(known["config"])
+    assert main([str(directory)]) == 0
+    assert "; diagnostics, shift not tried again (--train does)" in capsys.readouterr().out
+    assert main([str(directory), "--train"]) == 0
+    assert "; trained again to the same files" in capsys.readouterr().out
+    known["shift"]["ensemble"]["acc"] -= 0.01
+    write_record(directory, known)
+    assert main([str(directory), "--train"]) == 1
+    assert "DOES NOT HOLD: shift, ensemble acc: trained again it comes out as" in capsys.readouterr().out
+
+
 def test_other_weights_or_other_data_are_refused(tmp_path: Path, images: dict[str, Any]) -> None:
     known, other = (run(tmp_path, "kd", **images, seed=seed) for seed in (0, 1))
     directory = run_directory(known["config"])
