@@ -58,7 +58,7 @@ def describe(name: str, data: Dataset, config: dict[str, Any]) -> str:
     batches = train_batches(data.to(device).train, config["padding"], config["flip"], 0, min(BATCH, len(data.train)))
     how = f"{workers} workers" if (workers := getattr(data.train.images, "workers", None)) is not None else "in memory"
     return (
-        f"{name}: {data.classes} classes, images {shape}; {sizes}; fingerprint {data.fingerprint()}; "
+        f"{name}: {data.classes} classes, images {shape}; {sizes}; fingerprint {data.fingerprint(config['verify'] == 'full')}; "
         f"train batches: {throughput(batches):,.0f} images/s ({how}, {device.type})"
     )
 

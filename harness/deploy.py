@@ -28,13 +28,14 @@ from torch import Tensor, nn
 from harness.config import ConfigError
 from harness.evaluation.evaluation import count_flops
 from harness.evaluation.predictions import check_predictions
+from harness.run.data import compare_data, load_images
 from harness.run.network import read_network, write_network
 from harness.runtime.console import Console, outlive_readers
 from harness.store.files import Damaged
 from harness.store.record import check_files, read_record
 from harness.store.weights import WEIGHTS
 from harness.training import networks
-from harness.training.data import Dataset, load
+from harness.training.data import Dataset
 from harness.training.data.augmentation import to_unit
 
 LATENCY_BATCH = 32
@@ -142,9 +143,12 @@ def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, d
     record = read_record(run)
     if record is None or record["status"] != "done":
         raise ConfigError(f"{run} is no finished run: {record['status'] if record else 'it has no record.json'}")
-    data = load(record["config"]["data"], console)
-    if (fingerprint := data.fingerprint()) != record["provenance"]["data"]:
-        raise ConfigError(f"these data ({fingerprint}) are not those of {run} ({record['provenance']['data']})")
+    data, fingerprint = load_images(record["config"]["data"], torch.device("cpu"), console)
+    same, how = compare_data(record["provenance"]["data"], data, fingerprint)
+    if not same:
+        raise ConfigError(f"these data are not those of {run} ({how})")
+    if how:
+        console.say(f"note: {how}")
     check_files(run, record)
     network = read_network(run, record["config"]["model"], data)
     difference = check_predictions(run, network, data)

@@ -28,7 +28,7 @@ from harness.config.teachers import teacher_configs
 from harness.evaluation.evaluation import judge_all
 from harness.evaluation.predictions import check_predictions, labels_of, predict_splits
 from harness.run.bank import check_teacher
-from harness.run.data import load_images
+from harness.run.data import compare_data, load_images
 from harness.run.network import read_network
 from harness.run.run import execute
 from harness.runtime.console import Console, one_line, outlive_readers
@@ -75,8 +75,9 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     check_files(directory, record)
     config = record["config"]
     data, fingerprint = load_images(config["data"], CPU, console)
-    if fingerprint != record["provenance"]["data"]:
-        raise Broken(f"its data are others by now ({fingerprint}, not {record['provenance']['data']})")
+    same, how = compare_data(record["provenance"]["data"], data, fingerprint)
+    if not same:
+        raise Broken(f"its data are others by now ({how})")
     network = read_network(directory, config["model"], data)
     largest = check_predictions(directory, network, data)
     teachers = find_teachers(directory, config)
@@ -85,6 +86,7 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     compare(record["metrics"], again, TOLERANCE)
     said = f"holds: logits within {largest:.2g}, {len(METRICS)} metrics of {', '.join(again)}"
     said += "" if record.get("files") else "; its version has no digests"
+    said += f"; {how}" if how else ""
     if train:
         return said + train_again(record, directory, console)
     left = [part for part in MORE if record.get(part)]

@@ -16,6 +16,7 @@ from analysis.records.options import DEEPEST, is_deep
 from analysis.records.texts import one_line, plain
 from harness.store.face import Loss, Share
 from harness.store.files import Damaged, check_shape, to_json
+from harness.store.fingerprints import without_contents
 from harness.store.record import METRICS, RECORD, lost_files, read_record
 
 PREFIXES = {"student": "", "teacher": "teacher_", "ensemble": "ensemble_"}  # of columns, by whose metrics they are
@@ -214,7 +215,7 @@ def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
         # Where the record has a hash of the code that decides results, it says more than a revision: a commit
         # to the documentation is no other code.
         "code": provenance.get("code") or _revision(git),
-        "data_fingerprint": provenance.get("data"),
+        "data_fingerprint": without_contents(data) if isinstance(data := provenance.get("data"), str) else data,
         "teachers": ",".join(provenance.get("teachers") or []) or None,
         "teacher_weights": ",".join(f"{w:.12}" for w in (provenance.get("teacher_weights") or {}).values()) or None,
         "method_defaults": provenance.get("method_defaults"),

@@ -24,6 +24,8 @@ class Data:
     validation: int | None = None
     image_size: int = 64  # of folder and imagenet: images are scaled to it
     memory_gb: float = 4.0  # of folder and imagenet: sets that would be larger decoded stay in files, read by workers
+    # How closely sets in files are looked at to know them again: sample (names, sizes, a part of each file) or full.
+    verify: str = "sample"
     workers: int | None = None  # processes that read such sets; None: one a core, at most 16; 0: none beside the run's
     padding: int = 1  # random crops after padding this many black pixels; sets in files: random parts of any shape
     flip: bool = False  # random mirror images
@@ -190,6 +192,7 @@ TRAIN = {
         epochs=90, batch_size=256, lr=0.1, lr_batch_size=256, warmup_epochs=5, weight_decay=1e-4, precision="bfloat16"
     ),
 }
+VERIFY = ("sample", "full")
 CHOICES = {
     "schedule": ("cosine", "linear", "step", "constant"),
     "optimiser": ("sgd", "adamw"),

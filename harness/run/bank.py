@@ -13,6 +13,7 @@ from torch import nn
 
 from harness.config import ConfigError
 from harness.config.teachers import teacher_configs
+from harness.run.data import compare_data
 from harness.run.folder import finished
 from harness.run.network import read_network
 from harness.run.views import CachedTeachers, ViewCache, is_worth_it, place
@@ -91,11 +92,17 @@ class Bank:
 
 
 def await_teacher(
-    config: Config, fingerprint: str, retry: bool, execute: Callable[..., Config], console: Console, stop: Stop
+    config: Config,
+    data: Dataset,
+    fingerprint: str,
+    retry: bool,
+    execute: Callable[..., Config],
+    console: Console,
+    stop: Stop,
 ) -> None:
     """Return when a teacher is in the bank: trained here, by `execute`, or by whoever holds the claim on it.
 
-    fingerprint: of the data that it must have been trained on; retry: whether one that failed before is trained again.
+    data, fingerprint: those that it must have been trained on; retry: whether one that failed before is trained again.
     Raises Interrupted, ConfigError where it was trained on other data, RuntimeError where it could not be trained.
     """
     directory, said = run_directory(config), False
@@ -118,11 +125,13 @@ def await_teacher(
             continue
         if record["status"] != "done":
             raise RuntimeError(f"teacher {directory.name} has {record['status']}: {record['error']['message']}")
-        if record["provenance"]["data"] != fingerprint:
+        same, how = compare_data(record["provenance"]["data"], data, fingerprint)
+        if not same:
             raise ConfigError(
-                f"teacher {directory.name} was trained on other data ({record['provenance']['data']}, now "
-                f"{fingerprint}); give these a bank of their own: bank=FOLDER"
+                f"teacher {directory.name} was trained on other data ({how}); give these a bank of their own: bank=FOLDER"
             )
+        if how:
+            console.say(f"note: teacher {directory.name}: {how}")
         return
 
 

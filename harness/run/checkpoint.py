@@ -29,7 +29,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, run: str, data: str, teachers: str, console: Console):
         self.directory, self.console = directory, console
-        self.of = {"run": run, "data": data, "code": provenance.code(), "teachers": teachers}
+        self.of = {"run": run, "code": provenance.code(), "data": data, "teachers": teachers}
 
     def save(self, training: Training, epochs: int, attempts: int, wall_s: float) -> None:
         """Write the checkpoint of a training. epochs: done; attempts, wall_s: so far."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.config import ConfigError
 from harness.config.methods import build_method
-from harness.config.options import CHOICES, FOLDERS, Train
+from harness.config.options import CHOICES, FOLDERS, VERIFY, Train
 from harness.run.names import check_name
 from harness.store.identity import flatten
 
@@ -35,6 +35,8 @@ def validate(config: dict[str, Any]) -> None:
     for name in ("workers", "memory_gb"):
         chosen = config["data"][name]
         require(chosen is None or chosen >= 0, f"data.{name} must not be negative, not {chosen}")
+    verify = config["data"]["verify"]
+    require(verify in VERIFY, f"data.verify is one of {', '.join(VERIFY)}, not {verify!r}")
     name = config["data"]["name"]
     require(name not in FOLDERS or config["data"]["root"] is not None, f"data={name} needs data.root=FOLDER")
     require(teachers["size"] >= 1, f"teachers.size must be at least 1, not {teachers['size']}")

@@ -23,7 +23,7 @@ from harness.evaluation.evaluation import Evaluation, judge_all, without_infinit
 from harness.evaluation.predictions import check_predictions, labels_of, predict_splits
 from harness.run.bank import Bank, await_teacher
 from harness.run.checkpoint import Checkpoints
-from harness.run.data import changed, load_images
+from harness.run.data import changed, check_unwritten, compare_data, load_images
 from harness.run.device_errors import explained, giving_back
 from harness.run.folder import check_folders, finished, has_leftovers, make_writable, read_or_set_aside, tidy
 from harness.run.log import RunLog
@@ -135,7 +135,9 @@ class Run:
             network = self.build_student()
             self.evaluation = Evaluation(self.config, wanted, self.data, self.console)
             for teacher in teacher_configs(self.config):
-                await_teacher(teacher, self.fingerprint, self.retry_teachers, execute, self.console, self.stop)
+                await_teacher(
+                    teacher, self.data, self.fingerprint, self.retry_teachers, execute, self.console, self.stop
+                )
             self.bank = Bank(self.config, self.data, self.fingerprint, self.device)
             self.taught = self.bank.weights()
             if trained:
@@ -245,6 +247,7 @@ class Run:
         nll_ts = record["metrics"]["student"]["test"]["nll_ts"]
         record["diagnostics"] = self.evaluation.diagnose(training.student, network, self.bank, nll_ts, labels)
         record |= self.evaluation.try_elsewhere(network, self.bank)
+        check_unwritten(self.config["data"], self.device, self.console)
         self.claim.check()
         record, lost = without_infinities(record)
         record["notes"] += [f"{name} is no number" for name in lost]
@@ -258,10 +261,11 @@ class Run:
 
     def complete(self, trained: Record) -> Record:
         """The record of a run that was trained before, with answers to what is asked of it since."""
-        if trained["provenance"]["data"] != self.fingerprint:
-            raise ConfigError(
-                f"these data ({self.fingerprint}) are not those it was trained on ({trained['provenance']['data']})"
-            )
+        same, how = compare_data(trained["provenance"]["data"], self.data, self.fingerprint)
+        if not same:
+            raise ConfigError(f"these data are not those it was trained on ({how})")
+        if how:
+            self.log.write(how)
         if other := taught_otherwise(trained, self.taught):
             raise ConfigError(
                 f"it learned from another {other} than the bank holds: that was trained again since, to other weights; "

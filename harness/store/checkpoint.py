@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from harness.store.files import Count, Damaged, Seconds, parse_json, read_bytes, to_json, write_atomically
+from harness.store.fingerprints import agree
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 2
@@ -57,7 +58,7 @@ def read_checkpoint(directory: Path) -> tuple[Identity, bytes] | None:
 def check_identity(directory: Path, found: Identity, **expected: str) -> None:
     """Raise Damaged, naming what differs, where a checkpoint is not of this run, data or code."""
     for name, value in expected.items():
-        if found[name] != value:
+        if not (agree(found[name], value) if name == "data" else found[name] == value):
             path = directory / CHECKPOINT
             raise Damaged(
                 f"{path} is of {'another ' if name == 'run' else 'other '}{name} ({found[name]}, not {value})"

@@ -16,6 +16,7 @@ INCIDENTAL = (
         "data.root",
         "data.download",
         "data.workers",
+        "data.verify",
         "train.checkpoint_every",
         "train.capture",
         "evaluate.shift",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.config import ConfigError
+from harness.store.fingerprints import FILES
+from harness.training.data.contents import class_and_size, contents, size_and_sample, size_and_time
 from harness.training.data.files import FileImages
 
 
@@ -74,13 +77,32 @@ class Dataset:
         train, validation, test = (split.to(device) for split in (self.train, self.validation, self.test))
         return replace(self, train=train, validation=validation, test=test)
 
-    def fingerprint(self) -> str:
-        """A hash of every pixel (or file), label and split: equal where two runs saw the same data."""
+    def fingerprint(self, full: bool = False) -> str:
+        """A hash of every pixel, label and split: equal where two runs saw the same data. Of files, of their names, sizes
+        and of a sample of their contents, or if `full` of all of these; see harness/store/fingerprints.py.
+        """
+        if not isinstance(self.train.images, FileImages):
+            return self.hash(lambda images: images.cpu().numpy().tobytes())
+        sample = FILES + self.hash(lambda images: images.hash(size_and_sample))
+        return sample + ("+" + self.hash(lambda images: images.hash(contents)) if full else "")
+
+    @functools.cached_property
+    def older_fingerprint(self) -> str:
+        """What older code took for the fingerprint of a set in files."""
+        return self.hash(lambda images: images.hash(class_and_size, named=False))
+
+    def written(self) -> str | None:
+        """A hash that is another once somebody has written to a file of the set; None where it is in memory."""
+        return (
+            self.hash(lambda images: images.hash(size_and_time)) if isinstance(self.train.images, FileImages) else None
+        )
+
+    def hash(self, look: Callable[[Tensor | FileImages], bytes]) -> str:
+        """A hash of splits, labels and of what is seen of their images."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            for values in (split.images, split.labels):
-                in_files = isinstance(values, FileImages)
-                digest.update(values.fingerprint() if in_files else values.cpu().numpy().tobytes())
+            digest.update(look(split.images))
+            digest.update(split.labels.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
 

@@ -7,11 +7,9 @@ diagnostics, corruptions. Workers read the same pixels however many they are.
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from harness.training.data.contents import hash_files
 from harness.training.data.decoders import Decoders, Item, Key, View
 from harness.training.data.preparation import middle
 from harness.training.data.transfer import send
@@ -77,14 +76,14 @@ class FileImages:
     def items(self, rows: np.ndarray, epoch: int) -> list[Item]:
         return [(name, (epoch, row)) for name, row in zip(self.names[rows].tolist(), rows.tolist(), strict=True)]
 
-    def fingerprint(self) -> bytes:
-        """Of every file's class, name and size in bytes; their pixels would take as long to read as an epoch."""
-        paths = [Path(os.fsdecode(name)) for name in self.names]
-        digest = hashlib.sha256(repr(tuple(self.shape)).encode())
-        with ThreadPoolExecutor(MOST_WORKERS) as pool:
-            for path, size in zip(paths, pool.map(os.path.getsize, paths), strict=True):
-                digest.update(f"{path.parent.name}/{path.name} {size}\n".encode())
-        return digest.digest()
+    def hash(self, find: Callable[[bytes], bytes], named: bool = True) -> bytes:
+        """A hash of shape and files, by what is found out about each (see contents.py), and where it lies in the set."""
+        start = len(os.path.commonpath(self.names.tolist())) + 1
+
+        def find_named(name: bytes) -> bytes:
+            return name[start:] + b" " + find(name)
+
+        return hash_files(repr(tuple(self.shape)).encode(), self.names.tolist(), find_named if named else find)
 
 
 class Centre:

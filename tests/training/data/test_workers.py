@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -19,12 +20,15 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from harness import data as command
-from harness import deploy, streams
+from harness import deploy, streams, verify
 from harness.config import ConfigError
 from harness.config.methods import build_method
 from harness.config.options import DATA
+from harness.run.data import check_unwritten, load_images
+from harness.runtime.console import Console
+from harness.store.fingerprints import agree
 from harness.store.identity import run_directory, run_hash
-from harness.store.record import read_record
+from harness.store.record import read_record, write_record
 from harness.training.data import Dataset, Split, load, train_batches
 from harness.training.data.files import FileImages
 from harness.training.data.workers import RandomView, WorkerBatches
@@ -180,9 +184,79 @@ def test_fingerprints_know_files_and_splits(photos, tmp_path):
     assert data.fingerprint() == load(options(photos, 2)).fingerprint()
     assert data.fingerprint() != load(options(photos, validation=12)).fingerprint()
     other = write_photos(tmp_path / "other", {"train": 20, "val": 8})
-    assert load(options(other)).fingerprint() == data.fingerprint()  # wherever they lie
-    Image.new("RGB", (20, 20)).save(other / "train" / "bee" / "003.JPEG")
+    assert load(options(other)).fingerprint() == data.fingerprint()  # wherever they lie, and however old they are
+    path = other / "train" / "bee" / "003.JPEG"
+    whole, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    for place in (len(whole) // 2, len(whole) - 3):  # another image of the same size and time
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        os.utime(path, ns=times)
+        assert load(options(other)).fingerprint() != data.fingerprint()
+    path.write_bytes(whole)
+    path.rename(path.with_name("003b.JPEG"))
     assert load(options(other)).fingerprint() != data.fingerprint()
+
+
+def test_large_files_are_sampled_or_read_whole(tmp_path):
+    root = write_photos(tmp_path, {"train": 20, "val": 8})
+    path = root / "train" / "ant" / "000.JPEG"
+    whole = path.read_bytes() + bytes(100_000)
+    path.write_bytes(whole)
+    sample, full = (load(options(root)).fingerprint(closely) for closely in (False, True))
+    assert full.startswith(f"{sample}+")
+    for place, seen in ((60_000, False), (4_000, True), (50_000, True), (len(whole) - 1, True)):
+        path.write_bytes(whole[:place] + b"x" + whole[place + 1 :])
+        data = load(options(root))
+        assert (data.fingerprint() != sample) == seen
+        assert data.fingerprint(True) != full
+        assert not agree(full, data.fingerprint(True))
+        assert agree(full, data.fingerprint()) == agree(data.fingerprint(True), sample) == (not seen)
+
+
+def older(data: Dataset) -> str:
+    """As code that knew names and sizes only wrote it."""
+    digest = hashlib.sha256()
+    for split in (data.train, data.validation, data.test):
+        one = hashlib.sha256(repr(tuple(split.images.shape)).encode())
+        for path in map(Path, map(os.fsdecode, split.images.names)):
+            one.update(f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode())
+        digest.update(one.digest() + split.labels.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def test_records_of_an_older_fingerprint_are_not_of_other_data(tmp_path, capsys):
+    root = write_photos(tmp_path / "photos", {"train": 20, "val": 8})
+    made = run_options(root, 0) | {"data": "folder"}
+    run(tmp_path, **made)
+    directory = run_directory(configure(tmp_path, **made))
+    record = read_record(directory)
+    record["provenance"]["data"] = older(load(options(root)))
+    write_record(directory, record)
+    capsys.readouterr()
+    assert run(tmp_path, **made)["provenance"]["data"] == record["provenance"]["data"]
+    assert "note: its fingerprint of the data is of an older kind" in capsys.readouterr().out
+    assert verify.main([str(directory)]) == deploy.main([str(directory), "--to", str(tmp_path / "to")]) == 0
+    assert capsys.readouterr().out.count("is of an older kind") == 2
+    path = root / "train" / "bee" / "001.JPEG"
+    path.write_bytes(path.read_bytes() + b"!")
+    run(tmp_path, **made)
+    assert "it was trained and tested on other images" in capsys.readouterr().out
+    assert verify.main([str(directory)]) == 1
+    assert f"its data are others by now ({record['provenance']['data']}, now files-" in capsys.readouterr().out
+
+
+def test_images_written_to_meanwhile_are_noticed(tmp_path):
+    root = write_photos(tmp_path, {"train": 20, "val": 8})
+    given = (options(root), torch.device("cpu"), Console())
+    data, fingerprint = load_images(*given)
+    assert load_images(*given)[0] is data
+    check_unwritten(*given)
+    path = root / "val" / "ant" / "001.JPEG"
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(ConfigError, match=f"somebody wrote to images of {root} while the run read them"):
+        check_unwritten(*given)
+    again, other = load_images(*given)
+    assert again is not data and other != fingerprint
+    check_unwritten(*given)
 
 
 # What cannot be read ----------------------------------------------------------------------------------------------
