@@ -122,7 +122,8 @@ def compare(recorded: Record, again: Record, tolerance: float) -> None:
 def train_again(record: Record, directory: Path, console: Console) -> str:
     """Train a run once more, its teachers from the bank; what came out, in words. Raises Broken."""
     with tempfile.TemporaryDirectory() as scratch:
-        config = {**record["config"], "runs": scratch, "force": False}
+        threads = record["provenance"].get("threads")  # their number decides the last digits
+        config = {**record["config"], "runs": scratch, "force": False, "threads": threads}
         config["bank"] = scratch if is_teacher(config) else str(bank_of(directory, record["config"]).resolve())
         again = execute(config, console)
     if again["status"] != "done":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,10 +44,9 @@ class Bank:
         self.directories = [run_directory(teacher) for teacher in teacher_configs(config)]
         self.names = [directory.name for directory in self.directories]
 
-    def weights(self) -> str:
-        """A hash of what the files of their weights hold: a teacher that was trained again may be another one."""
-        digests = [digest(directory / WEIGHTS) for directory in self.directories]
-        return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+    def weights(self) -> list[str]:
+        """Of each, a hash of what the file of its weights holds: a teacher that was trained again may be another one."""
+        return [digest(directory / WEIGHTS)[:16] for directory in self.directories]
 
     def networks(self, count: int | None = None) -> list[nn.Module]:
         """The first `count` teachers, or all of them."""

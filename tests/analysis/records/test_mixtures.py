@@ -35,6 +35,31 @@ def test_mixtures_are_refused_with_the_list_and_marked_where_allowed(tmp_path, k
     assert runs.attrs["mixed"]
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "shown"),
+    [
+        ("provenance.threads", (1, 4), r"cpu, 1 threads \(1 runs: .* \| cpu, 4 threads \(1 runs: "),  # older records
+        ("provenance.device", ("NVIDIA V100", "NVIDIA A100"), r"NVIDIA A100 \(1 runs: .* \| NVIDIA V100 \(1 runs: "),
+        ("provenance.arithmetic", (["cpu, float32"], ["cpu, float32", "cpu, bf16"]), r"cpu, float32 then cpu, bf16 \("),
+    ],
+)
+def test_other_arithmetic_is_shown_and_marked_and_not_refused(tmp_path, key, values, shown):
+    for seed, value in enumerate(values):
+        change(make_run(tmp_path, "kd", seed), key, value)
+    with pytest.warns(AnalysisWarning, match=f"^mixed: arithmetic in digits x preresnet_tiny: .*{shown}"):
+        runs = load(tmp_path)
+    assert set(runs["mixed"]) == {"arithmetic"}
+    assert runs.attrs["mixed"]
+
+
+@pytest.mark.parametrize("other", ["kd", "ensemble_kd"])
+def test_teachers_of_the_same_names_and_other_weights_are_others(tmp_path, other):
+    change(make_run(tmp_path, "ensemble_kd", 0), "provenance.teacher_weights", ["a", "b", "c", "d"])
+    change(make_run(tmp_path, other, 1), "provenance.teacher_weights", ["e"] if other == "kd" else ["e", "b", "c", "d"])
+    with pytest.raises(Mixture, match=r"teachers in digits x preresnet_tiny, teacher set 0: weights a.* \| weights e"):
+        load(tmp_path)
+
+
 def test_seeds_and_crossed_teacher_sets_are_no_mixture(tmp_path):
     make_study(tmp_path, seeds=range(2), sets=range(2), files=False)
     assert set(load(tmp_path)["mixed"]) == {""}
