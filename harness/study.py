@@ -20,7 +20,7 @@ from hydra.core.plugins import Plugins
 from harness import app
 from harness.config import ConfigError
 from harness.config.methods import method_defaults
-from harness.runtime.console import Console, outlive_readers
+from harness.runtime.console import Console, run_command
 from harness.store.identity import run_directory
 from harness.store.record import digest_of, settled
 from harness.sweep.sweep import STOPPED, Sweep
@@ -263,5 +263,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    outlive_readers()
-    sys.exit(main())
+    run_command(main)
