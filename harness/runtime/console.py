@@ -110,7 +110,8 @@ class Console:
         if self._bars is None:
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"))
+            words = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False))
+            columns = (words[0], BarColumn(24), words[1])
             self._bars = Progress(*columns, console=self.rich, transient=True)
             self._bars.start()
         return self._bars
