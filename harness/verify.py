@@ -55,10 +55,15 @@ def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
-    if (folder / RECORD).exists() or RUN.search(folder.absolute().name):
+    try:
+        is_run = (folder / RECORD).exists() or RUN.search(folder.absolute().name)
+        inner = [] if is_run else sorted(folder.iterdir())
+        places = [place for place in inner if place.is_dir() and not place.name.startswith(".")]
+    except OSError:  # nobody knows what is in it: it does not hold, by name
+        is_run, places = True, []
+    if is_run:
         yield folder
-        return
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for place in places:
         yield from find_runs(place, seen)
 
 
