@@ -38,6 +38,8 @@ def run_single(config: dict[str, Any]) -> int:
         complain(f"diverged: {record['error']['message']}; see {directory}")
         return 1
     console.show(metrics_table(record))
+    for note in record.get("notes") or ():
+        console.say(f"note: {note}")
     cost = record["cost"]
     console.say(
         f"epoch {record['selection']['epoch']} chosen on validation data; {duration(cost['wall_s'])}, "
