@@ -93,12 +93,10 @@ def decides(key: str, factors: Iterable[str] = ()) -> bool:
 
 def _recipes(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:
     recipes = [recipe(config, study.factors) for config in block["config"]]
-    texts = [json.dumps(r, sort_keys=True) for r in recipes]
-    distinct = {text: r for text, r in zip(texts, recipes, strict=True)}
-    if len(distinct) < 2:
+    keys = sorted({key for r in recipes for key in r})
+    varying = [key for key in keys if len({json.dumps(r.get(key)) for r in recipes}) > 1]
+    if not varying:
         return []
-    keys = sorted({k for r in distinct.values() for k in r})
-    varying = [k for k in keys if len({json.dumps(r.get(k)) for r in distinct.values()}) > 1]
     groups: dict[str, list[str]] = {}
     for run, r in zip(block["run"], recipes, strict=True):
         groups.setdefault(", ".join(f"{k}={r.get(k)}" for k in varying), []).append(run)

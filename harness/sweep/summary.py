@@ -19,12 +19,14 @@ def arms(configs: list[dict[str, Any]]) -> list[str]:
     """A label for each run that equals another's where they differ in seed and teacher set only.
 
     The method's name, followed by every option that varies: among runs of this method for the method's own options,
-    among all runs for the rest.
+    among all runs for the rest, None where a run does without.
     """
     flat = []
     for config in configs:
         options = flatten(relevant(config))
         flat.append({key: value for key, value in options.items() if key not in ("seed", "teachers.set")})
+    shared = dict.fromkeys(key for options in flat for key in options if not key.startswith("method."))
+    flat = [options | {key: None for key in shared if key not in options} for options in flat]
     seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     for options in flat:
         for key, value in options.items():

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness import streams
 from harness.config import ConfigError
 from harness.training.data.files import FileImages
 
@@ -27,6 +28,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def choose(self, rows: Tensor) -> Split:
+        """The images of an index [n]."""
+        return Split(self.images[rows], self.labels[rows])
 
     def to(self, device: torch.device | str) -> Split:
         if self.padded is None:
@@ -105,6 +110,28 @@ def last_of_each(labels: Tensor, classes: int, validation: int) -> Tensor:
             )
         held[rows[-each:]] = True
     return held
+
+
+def subset(labels: Tensor, count: int | None) -> Tensor:
+    """Which of the images [N] a training on `count` of them shows, [count] in their order; None: all.
+
+    Each class is shuffled by a stream of its own; then those come first that have the smallest share of their class
+    before them. So classes keep their shares, every one has an image, and few images are a part of more.
+    """
+    if count is None:
+        return torch.arange(len(labels))
+    classes = labels.unique().tolist()
+    if not len(classes) <= count <= len(labels):
+        raise ConfigError(
+            f"data.train={count} must lie in [{len(classes)}, {len(labels)}]: at least one image of each class, at most "
+            "all that are not held out for validation"
+        )
+    before = torch.empty(len(labels), dtype=torch.float64)
+    for label in classes:
+        rows = (labels == label).nonzero().flatten()
+        shuffled = rows[torch.randperm(len(rows), generator=streams.generator("split", "subset", label))]
+        before[shuffled] = torch.arange(len(rows), dtype=torch.float64) / len(rows)
+    return before.argsort(stable=True)[:count].sort().values
 
 
 def check(data: Dataset, name: str) -> Dataset:

@@ -19,7 +19,7 @@ from torch import Tensor
 from harness.config import ConfigError
 from harness.runtime.console import Console
 from harness.training.data.archives import root_folder
-from harness.training.data.dataset import Dataset, Split, last_of_each
+from harness.training.data.dataset import Dataset, Split, last_of_each, subset
 from harness.training.data.files import FileImages
 from harness.training.data.images import image_files, read_images
 
@@ -30,7 +30,7 @@ Listed = tuple[list[Path], Tensor]  # files and their labels
 
 
 def load(config: dict[str, Any], console: Console) -> Dataset:
-    """The folders' images, classes in the order of their names; mean and sd are those of the train split."""
+    """The folders' images, classes in the order of their names; mean and sd are those of the images trained on."""
     classes, listed = list_splits(config, ("test", "val"))
     train, validation, test = read_splits(listed, config, console)
     step = max(1, len(train) // MEASURED) if isinstance(train.images, FileImages) else 1
@@ -55,7 +55,9 @@ def list_splits(config: dict[str, Any], tests: tuple[str, ...]) -> tuple[list[st
     else:
         files, labels = train
         held = last_of_each(labels, len(classes), config["validation"] or int(HELD_OUT * len(files)))
-        train, validation = choose(train, ~held), choose(train, held)
+        train, validation = choose(train, (~held).nonzero().flatten()), choose(train, held.nonzero().flatten())
+    # Now: what is not trained on need not be read, nor does it decide whether the set stays in its files.
+    train = choose(train, subset(train[1], config["train"]))
     return classes, {"train": train, "validation": validation, "test": test}
 
 
@@ -76,9 +78,9 @@ def list_split(folder: Path, classes: list[str]) -> Listed:
 
 
 def choose(listed: Listed, rows: Tensor) -> Listed:
-    """The images of a mask [N]."""
+    """The images of an index [n]."""
     files, labels = listed
-    return [files[row] for row in rows.nonzero().flatten().tolist()], labels[rows]
+    return [files[row] for row in rows.tolist()], labels[rows]
 
 
 def read_splits(listed: dict[str, Listed], config: dict[str, Any], console: Console) -> list[Split]:

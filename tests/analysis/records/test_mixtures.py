@@ -81,7 +81,13 @@ def test_incidental_configuration_is_no_mixture(tmp_path, key):
     assert set(load(tmp_path, study=Study())["mixed"]) == {""}
 
 
-@pytest.mark.parametrize("key", ["data.padding", "train.lr", "teachers.size", "teachers.train.epochs"])
+def test_an_older_record_without_an_option_is_no_mixture(tmp_path):
+    make_run(tmp_path, "kd", 0)
+    change(make_run(tmp_path, "kd", 1), "config.data.train", None)
+    assert set(load(tmp_path)["mixed"]) == {""}
+
+
+@pytest.mark.parametrize("key", ["data.padding", "data.train", "train.lr", "teachers.size", "teachers.train.epochs"])
 def test_decisive_configuration_is_a_mixture(tmp_path, key):
     make_run(tmp_path, "kd", 0)
     change(make_run(tmp_path, "kd", 1), f"config.{key}", 77)
