@@ -152,7 +152,8 @@ def numbers_in(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
 def train_again(record: Record, directory: Path, console: Console) -> str:
     """Train a run once more, its teachers from the bank; what came out, in words. Raises Broken."""
     with tempfile.TemporaryDirectory() as scratch:
-        config = {**record["config"], "runs": scratch, "force": False}
+        threads = record["provenance"].get("threads")  # their number decides the last digits
+        config = {**record["config"], "runs": scratch, "force": False, "threads": threads}
         config["bank"] = scratch if is_teacher(config) else str(bank_of(directory, record["config"]).resolve())
         again = execute(config, console)
     if again["status"] != "done":

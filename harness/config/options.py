@@ -155,7 +155,9 @@ class Config:
     deterministic: bool = (
         False  # on a GPU, only algorithms that repeat themselves bit for bit (a CPU's always do); slower
     )
-    threads: int | None = None  # of torch on the CPU; None: SLURM's for the job, one for preresnet_tiny, else torch's
+    # Of torch on the CPU, where their number decides the last digits of a result; None: one for preresnet_tiny, else the
+    # cores that the process may use, in a job no more than it was granted.
+    threads: int | None = None
     force: bool = False  # run again what is done
     fail_fast: bool = False  # a sweep's first failure cancels what has not finished
     harness: Harness = field(default_factory=Harness)
