@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.jobs import environment
+
 LIVE = {
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"),
     *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESIZING", "RESV_DEL_HOLD"),
@@ -152,7 +154,16 @@ def tail(log: Path | None, size: int = 20_000) -> str:
 def ask(*command: str) -> str:
     """What a client of SLURM prints. Raises QueueUnreachable where it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command,
+            env=environment.for_questions(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise QueueUnreachable(f"{command[0]}: {error}") from error
     if done.returncode:
