@@ -87,6 +87,7 @@ class Slurm:
         )
         array = Array(folder / uuid.uuid4().hex)
         max_timeouts = shape.pop("max_num_timeout", 0)
+        shape.setdefault("signal_delay_s", 120)
         shape["stderr_to_stdout"] = True  # one log a job, which is what failures point to
         named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": value for key, value in shape.items()}
         named["slurm_setup"] = [*named.get("slurm_setup", []), *SETUP, f"cd {shlex.quote(str(self.code))}"]
@@ -103,11 +104,7 @@ class Slurm:
             raise refusal(" ".join(str(error).split())) from error
         content: Content = {
             "packs": [[str(write_config(directory, todo[directory])) for directory in pack] for pack in packs],
-            "options": {
-                "limit_s": 60.0 * shape["timeout_min"],
-                "warning_s": shape.get("signal_delay_s", 0),
-                "max_timeouts": max_timeouts,
-            },
+            "options": {"warning_s": shape["signal_delay_s"], "max_timeouts": max_timeouts},
         }
         log = str(submitit.core.utils.JobPaths(array.folder, task_id=0).stdout).replace("%t", "0")
         try:

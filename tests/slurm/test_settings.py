@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
-from harness.jobs import queue
+from harness.jobs import job, queue
 from slurm.lab import Lab
 
 pytestmark = pytest.mark.slurm
@@ -45,3 +46,16 @@ def test_display_settings_do_not_filter_what_the_harness_is_told(lab: Lab, shell
     assert queue.live_jobs(jobs) == {}
     assert queue.remembered(single).state == "CANCELLED"
     lab.wait_until(lambda: single in queue.accounted([single]), "what the accounting knows")
+
+
+def test_a_warning_before_the_end_that_slurm_tells_is_of_the_limit(lab: Lab, shell: pytest.MonkeyPatch) -> None:
+    for name, value in DISPLAY.items():
+        shell.setenv(name, value)
+    for limit, reason in {"0": "preempted", "10": "preempted", "1": "time_limit"}.items():
+        number = lab.run("sbatch", "--parsable", f"--time={limit}", "--output=/dev/null", "--wrap=sleep 60").strip()
+        lab.wait_until(lambda number=number: number in lab.run("squeue", "-h", "-t", "RUNNING", "-o", "%i"), "a job")
+        shell.setenv("SLURM_JOB_ID", number)
+        assert job.reason(signal.SIGUSR2, warning_s=5) == reason
+        assert job.reason(signal.SIGTERM, warning_s=5) == "preempted"
+        queue.cancel([number])
+        assert job.reason(signal.SIGTERM, warning_s=5) == "cancelled"
