@@ -33,7 +33,8 @@ from harness.store.findings import Findings
 from harness.training.data import Split
 from harness.training.data.archives import root_folder
 from harness.training.data.files import FileImages
-from harness.training.data.images import image_files, read_images
+from harness.training.data.images import read_images
+from harness.training.data.listing import LeftOut, list_images
 from harness.training.data.tiny_imagenet import FOLDER, SIZE, read_lines
 from harness.training.device import device_kind
 from harness.training.inference import predict
@@ -124,13 +125,16 @@ class Shift:
     def read_tree(self, kind: str, severity: int) -> Split:
         files: list[Path] = []
         labels: list[int] = []
+        left_out = LeftOut()
         for label, wnid in enumerate(read_lines(self.root / FOLDER / "wnids.txt")):
             place = self.folder / kind / str(severity) / wnid
-            found = image_files(place) if place.is_dir() else []
+            found = list_images(place, left_out) if place.is_dir() else []
             if not found:
                 raise ConfigError(f"{place} has no images")
             files += found
             labels += [label] * len(found)
+        if left_out.total():
+            self.say(f"{self.folder / kind / str(severity)}: {left_out}")
         return Split(read_images(files, SIZE), torch.tensor(labels))
 
 
