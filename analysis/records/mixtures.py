@@ -103,12 +103,10 @@ def decides(key: str, factors: Iterable[str] = ()) -> bool:
 
 def _recipes(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:
     recipes = [recipe(config, study.factors) for config in block["config"]]
-    texts = [json.dumps(r, sort_keys=True) for r in recipes]
-    distinct = {text: r for text, r in zip(texts, recipes, strict=True)}
-    if len(distinct) < 2:
+    keys = sorted({key for r in recipes for key in r})
+    varying = [key for key in keys if len({json.dumps(r.get(key)) for r in recipes}) > 1]
+    if not varying:
         return []
-    keys = sorted({k for r in distinct.values() for k in r})
-    varying = [k for k in keys if len({json.dumps(r.get(k)) for r in distinct.values()}) > 1]
     groups: dict[str, list[str]] = {}
     for run, r in zip(block["run"], recipes, strict=True):
         groups.setdefault(", ".join(f"{k}={r.get(k)}" for k in varying), []).append(run)
@@ -123,21 +121,38 @@ def _teachers(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:
         named = cell[cell["_size"] > 0]
         if not len(named) or "teachers.size" in study.factors:
             continue
-        mixed: list[Mixed] = []
-        # Trained twice, by other arithmetic, say, they are others of the same names.
-        for taught in (named["teachers"], "weights " + _column(named, "teacher_weights")):
-            mixed = mixed or _differing(
-                "teachers", f"{place}, teacher set {number}", named, taught.str.split(",").str[0]
-            )
-            for _, alike in named.groupby("_size"):
-                mixed = mixed or _differing("teachers", f"{place}, teacher set {number}", alike, taught[alike.index])
-        found += mixed
+        first = named["teachers"].str.split(",").str[0]
+        mixed = _differing("teachers", f"{place}, teacher set {number}", named, first)
+        for _, alike in named.groupby("_size"):
+            mixed = mixed or _differing("teachers", f"{place}, teacher set {number}", alike, alike["teachers"])
+        found += mixed or _retrained(place, named)
     # Several sets in one cell are a design where they are crossed with seeds; where no seed saw two sets, the sets'
     # effect hides in the seeds'.
     for arm, cell in block.groupby("arm", sort=True):
         if cell["teacher_set"].nunique() > 1 and cell.groupby("seed")["teacher_set"].nunique().max() == 1:
             found += _differing("teachers", f"{place}, {arm} (sets not crossed with seeds)", cell, cell["teacher_set"])
     return found
+
+
+def _retrained(place: str, named: pd.DataFrame) -> list[Mixed]:
+    """A teacher of one name, of which runs learned that are not the same: it was lost in between and trained again, or
+    each folder has its own.
+
+    Earlier records do not know its weights; but all of one code agree on what it came to.
+    """
+    place = f"{place}, a teacher that is not one:"
+    named = named.reindex(columns=["run", "code", "data_fingerprint", "teachers", "teacher_weights", "teacher_nll"])
+    known = named.dropna(subset=["teacher_weights"]).astype({"teacher_weights": str})
+    known = known[known["teachers"].str.count(",") == known["teacher_weights"].str.count(",")]
+    known = known.assign(_name=known["teachers"].str.split(","), _weights=known["teacher_weights"].str.split(","))
+    for name, runs in known.explode(["_name", "_weights"]).groupby("_name"):
+        if found := _differing("teachers", f"{place} {name}", runs, "weights " + runs["_weights"]):
+            return found
+    for (_, _, names), runs in named.groupby(["code", "data_fingerprint", "teachers"]):
+        nll = runs["teacher_nll"].dropna().map("NLL {:.6f}".format)
+        if found := _differing("teachers", f"{place} {names.split(',')[0]}", runs, nll):
+            return found
+    return []
 
 
 def refuse(found: list[Mixed], allow: Iterable[str]) -> None:

@@ -62,7 +62,7 @@ class Provenance(TypedDict, total=False):
     versions: dict[str, str | None] | None
     method_defaults: dict[str, Any] | None
     teachers: list[str] | None
-    teacher_weights: list[str] | None
+    teacher_weights: dict[str, str] | None
     arithmetic: list[str] | None
     threads: int | None
     data: str | None
@@ -219,7 +219,7 @@ def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
         "code": provenance.get("code") or _revision(git),
         "data_fingerprint": provenance.get("data"),
         "teachers": ",".join(provenance.get("teachers") or []) or None,
-        "teacher_weights": ",".join(provenance.get("teacher_weights") or []) or None,
+        "teacher_weights": ",".join(f"{w:.12}" for w in (provenance.get("teacher_weights") or {}).values()) or None,
         "arithmetic": _arithmetic(provenance),
         "method_defaults": provenance.get("method_defaults"),
         **{name: provenance.get(name) for name in ("device", "host", "command", "started", "ended", "harness")},

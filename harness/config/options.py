@@ -19,7 +19,12 @@ class Data:
     name: str = "digits"
     root: str | None = None  # folder of the files, where the set is not part of the package; None: data
     download: bool = False  # get what is missing there; checksums are verified
-    validation: int | None = None  # images held out for validation; None: as the set's module in harness/data says
+    # Train images held out for validation, of folders the same share of each class; None: as the set's module in
+    # harness/training/data says.
+    validation: int | None = None
+    # Images to train on, of those that are not held out, which stay the same: as many of each class as its share. A
+    # smaller number is a part of every larger one, and teachers learn from the same. None: all.
+    train: int | None = None
     image_size: int = 64  # of folder and imagenet: images are scaled to it
     memory_gb: float = 4.0  # of folder and imagenet: sets that would be larger decoded stay in files, read by workers
     workers: int | None = None  # processes that read such sets; None: one a core, at most 16; 0: none beside the run's

@@ -38,7 +38,7 @@ from harness.store.claim import Claim
 from harness.store.history import PROGRESS
 from harness.store.identity import is_teacher, run_directory, run_hash
 from harness.store.predictions import PREDICTIONS, write_predictions
-from harness.store.record import check_files, lacks, write_record
+from harness.store.record import check_files, lacks, taught_otherwise, write_record
 from harness.store.weights import WEIGHTS
 from harness.training import arithmetic, compilation, networks, threads
 from harness.training.data.changes import image_changes
@@ -110,8 +110,8 @@ class Run:
         self.method = build_method(config)
         self.fingerprint: str | None = None  # of the data, once they are loaded
         self.bank: Bank | None = None  # once its teachers are there
+        self.taught: dict[str, str] = {}  # their weights' SHA-256 by name, before anything is learned from them
         self.teachers: Teachers | None = None
-        self.teacher_weights: list[str] = []
         # What torch.compile and CUDA graphs made of it, once it is trained.
         self.compiled: dict[str, Any] | None = None
         self.captured: dict[str, Any] | None = None
@@ -130,6 +130,7 @@ class Run:
             for teacher in teacher_configs(self.config):
                 await_teacher(teacher, self.fingerprint, self.retry_teachers, execute, self.console, self.stop)
             self.bank = Bank(self.config, self.data, self.fingerprint, self.device)
+            self.taught = self.bank.weights()
             if trained:
                 self.log.write("trained before, only evaluated")
                 record = self.complete(trained)
@@ -155,13 +156,12 @@ class Run:
     def train(self, network: nn.Module) -> Record:
         """The record of a student that is trained, or trained on from a checkpoint, and judged."""
         self.teachers = self.bank.teachers(self.method, self.console, self.stop)
-        self.teacher_weights = self.bank.weights()
         self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
         trainer = self.trainer()
         self.steps_per_epoch = trainer.steps_per_epoch
         training = trainer.start(network)
         self.checkpoints = Checkpoints(
-            self.directory, run_hash(self.config), self.fingerprint, "".join(self.teacher_weights), self.console
+            self.directory, run_hash(self.config), self.fingerprint, " ".join(self.taught.values()), self.console
         )
         if found := self.checkpoints.load():
             self.earlier, state = found
@@ -260,6 +260,11 @@ class Run:
             raise ConfigError(
                 f"these data ({self.fingerprint}) are not those it was trained on ({trained['provenance']['data']})"
             )
+        if other := taught_otherwise(trained, self.taught):
+            raise ConfigError(
+                f"it learned from another {other} than the bank holds: that was trained again since, to other weights; "
+                "force=true trains this run again, too"
+            )
         check_files(self.directory, trained)
         network = read_network(self.directory, self.config["model"], self.data).to(self.device)
         check_predictions(self.directory, network, self.data)
@@ -289,7 +294,7 @@ class Run:
             "attempts": self.earlier["attempts"] + 1,
             "arithmetic": self.arithmetic(),
             "teachers": self.bank.names if self.bank else [],
-            "teacher_weights": self.teacher_weights,
+            "teacher_weights": self.taught,
             "teacher_views": isinstance(self.teachers, CachedTeachers),
             "compiled": self.compiled,
             "captured": self.captured,

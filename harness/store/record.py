@@ -88,7 +88,7 @@ SCHEMA = {
         "attempts": "int, 1 where the run was never interrupted",
         "streams": {"purpose": "the seed that its random stream began with"},
         "teachers": ["names of the bank's teachers, in member order"],
-        "teacher_weights": ["of each of them, a hash of its weights"],
+        "teacher_weights": {"teacher's name": "SHA-256 of the weights that were learned from"},
         "teacher_views": "bool, whether teachers' answers came from the bank's views",
         "data": "fingerprint of the data and split",
         "asked_later": "absent, or {git, code, host, device, command} of what evaluated it after it was done",
@@ -192,6 +192,14 @@ def check_files(directory: Path, record: dict[str, Any], *names: str) -> None:
                 raise Damaged(f"{path} is not the file that its run wrote: its digest does not fit the record")
         except FileNotFoundError as error:
             raise Damaged(f"{path} is missing") from error
+
+
+def taught_otherwise(record: dict[str, Any], weights: dict[str, str]) -> str | None:
+    """The first of these teachers, their weights' SHA-256 by name, that is another than the run learned from; None where
+    there is none. Earlier records know only names.
+    """
+    learned_from = record["provenance"].get("teacher_weights", {})
+    return next((name for name, found in weights.items() if learned_from.get(name, found) != found), None)
 
 
 def lost_files(directory: Path, record: dict[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from tests.analysis.synthetic import change, make_run, make_study
         ("data", {"fingerprint": "split1", "revision": "a" * 39 + "b"}),
         ("recipe", {"train": {"epochs": 10}}),
         ("teachers", {"teachers": [f"other-m{m}" for m in range(4)], "seed": 1}),
+        ("teachers", {"weights": "b" * 64, "seed": 1}),
     ],
 )
 def test_mixtures_are_refused_with_the_list_and_marked_where_allowed(tmp_path, kind, other):
@@ -35,6 +36,19 @@ def test_mixtures_are_refused_with_the_list_and_marked_where_allowed(tmp_path, k
     assert runs.attrs["mixed"]
 
 
+def test_earlier_records_of_teachers_that_came_to_something_else_are_a_mixture(tmp_path):
+    for seed, nll in ((0, 0.5), (1, 0.5001)):
+        change(make_run(tmp_path, "kd", seed, weights=None), "metrics.teacher.test.nll", nll)
+    with pytest.raises(Mixture, match=r"a teacher that is not one: digits-set0-m0: NLL 0\.500000 \(1 runs"):
+        load(tmp_path)
+
+
+def test_earlier_records_may_stand_beside_those_that_know_the_weights(tmp_path):
+    make_run(tmp_path, "kd", 0, weights=None)
+    make_run(tmp_path, "kd", 1)
+    assert set(load(tmp_path)["mixed"]) == {""}
+
+
 @pytest.mark.parametrize(
     ("key", "values", "shown"),
     [
@@ -50,14 +64,6 @@ def test_other_arithmetic_is_shown_and_marked_and_not_refused(tmp_path, key, val
         runs = load(tmp_path)
     assert set(runs["mixed"]) == {"arithmetic"}
     assert runs.attrs["mixed"]
-
-
-@pytest.mark.parametrize("other", ["kd", "ensemble_kd"])
-def test_teachers_of_the_same_names_and_other_weights_are_others(tmp_path, other):
-    change(make_run(tmp_path, "ensemble_kd", 0), "provenance.teacher_weights", ["a", "b", "c", "d"])
-    change(make_run(tmp_path, other, 1), "provenance.teacher_weights", ["e"] if other == "kd" else ["e", "b", "c", "d"])
-    with pytest.raises(Mixture, match=r"teachers in digits x preresnet_tiny, teacher set 0: weights a.* \| weights e"):
-        load(tmp_path)
 
 
 def test_seeds_and_crossed_teacher_sets_are_no_mixture(tmp_path):
@@ -92,7 +98,13 @@ def test_incidental_configuration_is_no_mixture(tmp_path, key):
     assert set(load(tmp_path, study=Study())["mixed"]) == {""}
 
 
-@pytest.mark.parametrize("key", ["data.padding", "train.lr", "teachers.size", "teachers.train.epochs"])
+def test_an_older_record_without_an_option_is_no_mixture(tmp_path):
+    make_run(tmp_path, "kd", 0)
+    change(make_run(tmp_path, "kd", 1), "config.data.train", None)
+    assert set(load(tmp_path)["mixed"]) == {""}
+
+
+@pytest.mark.parametrize("key", ["data.padding", "data.train", "train.lr", "teachers.size", "teachers.train.epochs"])
 def test_decisive_configuration_is_a_mixture(tmp_path, key):
     make_run(tmp_path, "kd", 0)
     change(make_run(tmp_path, "kd", 1), f"config.{key}", 77)
