@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.store.submission import read_submission
+
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = Path(__file__).parent / "plugin"  # variants that die, as a package of a user's own
 PATIENCE_S = 300.0
 # The smallest workload with teachers and students.
-TINY = ("train.epochs=2", "train.warmup_epochs=1", "teachers.size=2", "threads=1")
+TINY = ("train.epochs=2", "train.warmup_epochs=1", "teachers.size=2")
 
 
 def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE_S) -> Any:
@@ -108,4 +110,4 @@ def directories(runs: Path) -> list[Path]:
 
 def job_of(directory: Path) -> str:
     """The id by which SLURM's commands know a run's job."""
-    return json.loads((directory / "submission.json").read_text())["job_id"]
+    return read_submission(directory)["job_id"]

@@ -133,4 +133,4 @@ def missing(runs: pd.DataFrame, study: Study) -> list[str]:
     if absent:
         lines.append(f"Declared but without finished runs: {', '.join(absent)}.")
     lines += oddities(runs)
-    return lines + [f"Mixed on request: {text}" for text in runs.attrs.get("mixed", [])]
+    return lines + [f"Mixed: {text}" for text in runs.attrs.get("mixed", [])]

@@ -204,7 +204,8 @@ def _strangers(pairs: pd.DataFrame, arm: str, other: str) -> str:
     It is no reason to refuse: a baseline outlives its teachers, which a newer harness trains again.
     """
     found = []
-    for what, column in (("teachers", "teachers"), ("data", "data_fingerprint")):
+    columns = {"teachers": "teachers", "weights of teachers": "teacher_weights", "data": "data_fingerprint"}
+    for what, column in columns.items():
         both = pairs[[f"{column}_old", f"{column}_new"]].dropna()
         # A method of one teacher may list the first of its set alone.
         names = [zip(old.split(","), new.split(","), strict=False) for old, new in both.itertuples(index=False)]

@@ -23,9 +23,12 @@ class Backend(Protocol):
     jobs: dict[Path, str]  # SLURM's ids of submitted and adopted runs
     unsubmitted: set[Path]  # runs that were given to `submit`, but the queue had no room for
 
-    def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
-        """Submit runs; with `after`, for when those jobs have ended. Raises ConfigError where they are refused, and
-        QueueUnreachable; `jobs` then has those that were taken.
+    def submit(
+        self, todo: dict[Path, Config], after: list[str] | None = None, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Submit runs; with `after`, for when those jobs have ended. `check` raises where another command has gone on in
+        the place of this one. Raises ConfigError where they are refused, and QueueUnreachable; `jobs` then has those
+        that were taken.
         """
 
     def adopt(self, directories: Iterable[Path]) -> set[Path]:

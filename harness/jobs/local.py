@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from harness.jobs import death, snapshot
@@ -34,7 +34,9 @@ class Local:
         self.ended: dict[Path, int] = {}
         self.others: set[Path] = set()
 
-    def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
+    def submit(
+        self, todo: dict[Path, Config], after: list[str] | None = None, check: Callable[[], None] = lambda: None
+    ) -> None:
         self.waiting.update(todo)
 
     def adopt(self, directories: Iterable[Path]) -> set[Path]:

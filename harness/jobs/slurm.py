@@ -1,31 +1,30 @@
-"""Runs as SLURM jobs, through submitit."""
+"""Runs as SLURM jobs; submitit words what sbatch is asked."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
-import os
 import re
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from harness.config import ConfigError
 from harness.jobs import death, queue, snapshot
+from harness.jobs.array import Array, Content, Refused, known_jobs
 from harness.jobs.backend import Config, Shape, pack_jobs
 from harness.jobs.death import Death
 from harness.jobs.queue import QueueUnreachable
-from harness.store.submission import read_submission, write_config, write_submission
+from harness.store.submission import read_submission, write_config
 
 # The warning may come before Python has a handler for it, and would then kill the job. Behind srun, which resets this.
 PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 # Newer versions of srun do not take this over from the job.
 SETUP = ('if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',)
-GRANTED = ("SLURM_", "SLURMD_", "SRUN_")
 
 # What submitit calls by the same name on every cluster; its other options begin with slurm_.
 COMMON_PARAMETERS = {
@@ -35,7 +34,7 @@ COMMON_PARAMETERS = {
 
 
 class Slurm:
-    """Job arrays through submitit, of `pack` runs a job. `shape` tells what a run's job asks for; SLURM is asked about
+    """Job arrays of `pack` runs a job. `shape` tells what a run's job asks for; SLURM is asked about
     jobs every `poll_s` seconds.
     """
 
@@ -51,7 +50,9 @@ class Slurm:
         self.live: dict[str, tuple[str, str]] = {}
         self.asked = -math.inf
 
-    def submit(self, todo: dict[Path, Config], after: list[str] | None = None) -> None:
+    def submit(
+        self, todo: dict[Path, Config], after: list[str] | None = None, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Submit runs as arrays, one for each shape, no larger than the cluster takes, nor than it has room for."""
         self.unsubmitted |= todo.keys()
         most = queue.largest_array()
@@ -60,7 +61,7 @@ class Slurm:
             while jobs:
                 size = min(size, len(jobs))
                 try:
-                    self.submit_array(shape, jobs[:size], todo, after)
+                    self.submit_array(shape, jobs[:size], todo, after, check)
                     jobs = jobs[size:]
                 except QueueFull as error:
                     if not self.jobs and size == 1:
@@ -70,48 +71,58 @@ class Slurm:
                     size //= 2
 
     def submit_array(
-        self, shape: Shape, packs: list[list[Path]], todo: dict[Path, Config], after: list[str] | None
+        self,
+        shape: Shape,
+        packs: list[list[Path]],
+        todo: dict[Path, Config],
+        after: list[str] | None,
+        check: Callable[[], None],
     ) -> None:
         """Raises QueueFull, QueueUnreachable, or ConfigError where SLURM says no, or does not know an option."""
         import submitit
 
-        from harness.jobs.job import run_job
-
         shape = {key: value for key, value in shape.items() if key != "_target_" and value is not None}
-        folder = Path(shape.pop("submitit_folder")).resolve()
+        folder = submitit.core.utils.JobPaths.get_first_id_independent_folder(
+            Path(shape.pop("submitit_folder")).resolve()
+        )
+        array = Array(folder / uuid.uuid4().hex)
         max_timeouts = shape.pop("max_num_timeout", 0)
+        shape.setdefault("signal_delay_s", 120)
         shape["stderr_to_stdout"] = True  # one log a job, which is what failures point to
         named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": value for key, value in shape.items()}
         named["slurm_setup"] = [*named.get("slurm_setup", []), *SETUP, f"cd {shlex.quote(str(self.code))}"]
         if after:
             extra = named.get("slurm_additional_parameters", {})
             named["slurm_additional_parameters"] = {**extra, "dependency": "afterany:" + ":".join(after)}
-        paths = [[str(write_config(directory, todo[directory])) for directory in pack] for pack in packs]
-        job = functools.partial(
-            run_job,
-            limit_s=60.0 * shape["timeout_min"],
-            warning_s=shape.get("signal_delay_s", 0),
-            max_timeouts=max_timeouts,
+        named["slurm_comment"] = " ".join(filter(None, (named.get("slurm_comment"), array.folder.name)))
+        executor = submitit.AutoExecutor(
+            array.folder, cluster="slurm", slurm_max_num_timeout=max_timeouts, slurm_python=PYTHON
         )
         try:
-            executor = submitit.AutoExecutor(
-                folder, cluster="slurm", slurm_max_num_timeout=max_timeouts, slurm_python=PYTHON
-            )
             executor.update_parameters(**named)
-            with outside_of_a_job():
-                jobs = executor.map_array(job, paths)
-        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
+        except ValueError as error:
             raise refusal(" ".join(str(error).split())) from error
+        content: Content = {
+            "packs": [[str(write_config(directory, todo[directory])) for directory in pack] for pack in packs],
+            "options": {"warning_s": shape["signal_delay_s"], "max_timeouts": max_timeouts},
+        }
+        log = str(submitit.core.utils.JobPaths(array.folder, task_id=0).stdout).replace("%t", "0")
+        try:
+            jobs = array.submit(content, script(executor, array.folder, len(packs)), log, check)
+        except Refused as error:
+            refused = refusal(str(error))
+            if not isinstance(refused, QueueUnreachable):
+                array.withdraw()
+            raise refused from error
         self.asked = -math.inf
         for pack, job in zip(packs, jobs, strict=True):
             for directory in pack:
-                self.jobs[directory] = job.job_id
+                self.jobs[directory] = job
                 self.unsubmitted.discard(directory)
-                write_submission(directory, job.job_id, str(job.paths.stdout))
 
     def adopt(self, directories: Iterable[Path]) -> set[Path]:
-        known = {directory: about["job_id"] for directory in directories if (about := read_submission(directory))}
-        live = queue.live_jobs(filter(None, known.values()))
+        known = known_jobs(directories)
+        live = queue.live_jobs(known.values())
         adopted = {directory: job for directory, job in known.items() if job in live}
         self.jobs.update(adopted)
         return set(adopted)
@@ -134,6 +145,14 @@ class Slurm:
         return sorted({job.partition("_")[0] for job in self.jobs.values()})
 
 
+def script(executor: Any, folder: Path, count: int) -> str:
+    """What sbatch is given for an array of so many jobs (one is none), as submitit words its options."""
+    writer = executor._executor
+    if count > 1:
+        writer.parameters["map_count"] = count
+    return writer._make_submission_file_text(f"{writer.python} -u -m harness.jobs.array {shlex.quote(str(folder))}", "")
+
+
 def condition(state: str, where: str) -> str:
     """What a job's state and node (or reason for waiting), as squeue tells them, mean for its run."""
     if state in ("RUNNING", "COMPLETING"):
@@ -152,15 +171,3 @@ def refusal(said: str) -> Exception:
     if re.search(r"timed out|unable to contact|connection|temporarily unable", said, re.IGNORECASE):
         return QueueUnreachable(said)
     return ConfigError(f"SLURM refused the jobs: {said}")
-
-
-@contextlib.contextmanager
-def outside_of_a_job() -> Iterator[None]:
-    """Hide the job that this process may run in from those it submits, which would inherit what it was granted."""
-    inside = "SLURM_JOB_ID" in os.environ
-    hidden = [name for name in os.environ if inside and name.startswith(GRANTED) and name != "SLURM_CONF"]
-    values = {name: os.environ.pop(name) for name in hidden}
-    try:
-        yield
-    finally:
-        os.environ.update(values)

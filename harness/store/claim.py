@@ -1,6 +1,6 @@
 """A claim on a directory: only one process at a time trains what belongs there, on any shared file system.
 
-A claim is a file made by a hard link (atomic, over NFS too) and rewritten by a heartbeat. Others watch it by
+A claim is a file that only one can make (see `files.place`; over NFS too), rewritten by a heartbeat. Others watch it by
 their own clocks: a claim that has not changed for STALE_S is a dead process's and may be taken over. Where
 the claimant's death is certain (same host and its process is gone, or the same SLURM job was restarted)
 nobody waits.
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict
 
-from harness.store.files import GUARDS, Damaged, Unreadable, read_json, to_json, write_json
+from harness.store.files import GUARDS, Damaged, Unreadable, place, read_json, to_json, write_json
 from harness.store.provenance import own_job, restarts
 
 CLAIM = "claim.json"
@@ -58,9 +58,10 @@ class Claim:
         while True:
             owner = read_claim(self.path)  # first, and only that: many may wait for one
             if owner is None:
-                if self._take():
-                    break
+                self._take()
                 continue
+            if owner["token"] == self.token:  # the file alone says whose it is, whatever became of taking it
+                break
             if owner != watched:
                 if self.until is None and watched is not None and owner["token"] == watched["token"]:
                     raise Claimed(describe(owner))  # it moved while we watched: alive
@@ -114,17 +115,15 @@ class Claim:
             "restarts": restarts(),
         }
 
-    def _take(self) -> bool:
+    def _take(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_name(f".claim.{self.token}")
         scratch.write_text(to_json(self.content()))
         try:
-            os.link(scratch, self.path)
-        except FileExistsError:
-            return False
+            with contextlib.suppress(FileExistsError):
+                place(scratch, self.path)
         finally:
             scratch.unlink()
-        return True
 
     def _set_aside(self, owner: dict[str, Any]) -> None:
         """Move a dead claim away; a rename has one winner, and a claim that changed meanwhile is put back."""
@@ -138,7 +137,7 @@ class Claim:
             return
         if read_claim(aside) != owner:
             with contextlib.suppress(FileExistsError):
-                os.link(aside, self.path)
+                place(aside, self.path)
         aside.unlink(missing_ok=True)
 
     def _look(self) -> None:
@@ -258,5 +257,7 @@ def visible_processes() -> list[Any]:
 
 
 def describe(owner: dict[str, Any]) -> str:
+    if owner["pid"] is None:
+        return "a claim that cannot be read is on it"
     job = f", job {owner['job']}" if owner["job"] else ""
     return f"process {owner['pid']} on {owner['host']}{job} is working on it"

@@ -65,24 +65,55 @@ def write_atomically(path: Path, content: bytes | str, replace: bool = True) -> 
             os.fsync(file.fileno())
         if guard := GUARDS.get(path.parent.absolute()):
             guard()
-        scratch.replace(path) if replace else os.link(scratch, path)
+        scratch.replace(path) if replace else place(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
     return hashlib.sha256(content).hexdigest()
 
 
-def append(path: Path, text: str) -> None:
-    """Add text to the end of a file, on disk when this returns. Raises OSError, also where only a part of it went."""
+def place(scratch: Path, path: Path) -> None:
+    """Give what is in `scratch` the name of `path` too, where nothing has it: of all who try at once, one succeeds.
+
+    Where there are no hard links (exFAT, some of FUSE and SMB), a new file is filled instead: as exclusive, whichever
+    way others go, but not whole at once. A reader may meet a part, and a process that slept in between may find its
+    file gone, so who must know reads what is there in the end. Raises FileExistsError, and OSError as for a full disk.
+    """
+    try:
+        os.link(scratch, path)
+        return
+    except FileExistsError:
+        raise
+    except OSError:  # of many kinds, by file system; where it is the disk, this finds out too
+        content = scratch.read_bytes()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        if os.write(descriptor, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):  # else another one has replaced it
+                path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def append(path: Path, text: str, durable: bool = True) -> None:
+    """Add text to the end of a file; `durable`: it is on the disk when this returns. Raises OSError, also where only a
+    part of it went.
+    """
     # Without waiting: nobody may ever read from a named pipe in its place.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no file", str(path))
-        content = text.encode()
+        content = text.encode(errors="backslashreplace")  # names of files need not be text
         if os.write(descriptor, content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

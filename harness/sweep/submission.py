@@ -10,7 +10,7 @@ from harness.jobs.queue import QueueUnreachable
 from harness.runtime.console import Console
 from harness.runtime.interruption import Stop
 from harness.store.aside import bring_back, forget_aside, set_aside
-from harness.store.claim import Claim, Claimed
+from harness.store.claim import Claim, Claimed, TakenOver
 from harness.store.identity import is_teacher
 from harness.store.record import settled
 from harness.sweep.plan import is_finished
@@ -33,6 +33,8 @@ class Submitter:
                 left = {place: todo[place] for place in self.backend.unsubmitted} or todo
                 new += self.submit(left, stop=stop)
                 break
+            except TakenOver:
+                raise
             except Claimed:
                 return False
             except QueueUnreachable as error:
@@ -60,9 +62,10 @@ class Submitter:
         """Submit what is not finished by now and nobody is at; returns how many that were.
 
         One command at a time does this in a folder, so that two do not submit the same. A run that is not taken stays
-        as it was. Raises Claimed where `stop` ends the wait for another one's turn, ConfigError, QueueUnreachable.
+        as it was. Raises Claimed where `stop` ends the wait for another one's turn, TakenOver where another one has gone on in
+        the place of this one, ConfigError, QueueUnreachable.
         """
-        with Claim(self.folder / ".submission", until=stop):
+        with Claim(self.folder / ".submission", until=stop) as claim:
             # What is done but knows too little may be the neighbour of runs that are still at work in its job.
             adopted = {directory for directory in self.backend.adopt(runs) if not is_done(directory)}
             todo = {
@@ -76,7 +79,8 @@ class Submitter:
             try:
                 if todo:
                     # The old result is forgotten here and once: a job that is requeued must not do it again.
-                    self.backend.submit({place: {**config, "force": False} for place, config in todo.items()}, after)
+                    once = {place: {**config, "force": False} for place, config in todo.items()}
+                    self.backend.submit(once, after, claim.check)
             finally:
                 for directory, config in todo.items():
                     if directory in self.backend.unsubmitted:

@@ -28,7 +28,7 @@ from harness.jobs.slurm import Slurm
 from harness.run.folder import check_folders, make_writable
 from harness.runtime.console import Bar, Console
 from harness.runtime.interruption import Interrupted, StopRequest
-from harness.store.claim import Claimed
+from harness.store.claim import Claimed, TakenOver
 from harness.store.identity import run_directory
 from harness.store.record import settled
 from harness.sweep.plan import describe, make_plan
@@ -94,6 +94,8 @@ class Sweep:
                 status = self.run_on_slurm(Slurm(self.shape, self.folder, self.options["pack"], self.options["poll_s"]))
             except QueueUnreachable as error:
                 raise ConfigError(f"SLURM does not answer: {error}") from error
+            except TakenOver as error:
+                raise ConfigError(str(error)) from error
         elif self.launcher_is("submitit_launcher.LocalLauncher") or self.launcher_is("BasicLauncher"):
             status = self.run_jobs(self.pool())
         else:

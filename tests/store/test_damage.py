@@ -290,7 +290,7 @@ READERS = {
     "record": Reader(RECORD, make_run, read_record, seal=resealed),
     "outline": Reader(RECORD, make_run, read_status),
     "claim": Reader(claim.CLAIM, make_claim, lambda where: read_claim(where / claim.CLAIM), is_owner),
-    "submission": Reader("submission.json", lambda where: write_submission(where, "7", "log"), read_submission, is_submission, none=True),
+    "submission": Reader("submission.json", lambda where: write_submission(where, "7", "log", array=str(where), task=1), read_submission, is_submission, none=True),
     "config": Reader(CONFIG, lambda where: write_config(where, configure(where)), lambda where: read_config(where / CONFIG), lambda found: isinstance(found, dict)),
     "attempts": Reader("attempts.jsonl", make_events, read_events, are_events),
     "history": Reader("history.jsonl", make_history, read_history, lambda rows: all(isinstance(row, dict) for row in rows)),

@@ -91,24 +91,34 @@ class Dataset:
 
 def hold_out(images: Tensor, labels: Tensor, validation: int, name: str) -> tuple[Split, Split]:
     """The first images as the train split, the last `validation` of them as the validation split, in file order."""
-    kept = len(labels) - validation
-    if not 0 < validation < len(labels):
-        raise ConfigError(f"data.validation={validation} leaves no train split of the {len(labels)} images of {name}")
+    kept = len(labels) - check_validation(validation, len(labels), 1, name)
     # A copy of the few: a view would keep all of them in memory once the train split is padded.
     return Split(images[:kept], labels[:kept]), Split(images[kept:].clone(), labels[kept:])
 
 
-def last_of_each(labels: Tensor, classes: int, validation: int) -> Tensor:
-    """Which of the images [N] are held out: the last validation / classes of every class."""
-    each = validation // classes
-    held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in range(classes):
-        rows = (labels == label).nonzero().flatten()
-        if not 0 < each < len(rows):
-            raise ConfigError(
-                f"data.validation={validation} is {each} images of each class, of which one has {len(rows)}"
-            )
-        held[rows[-each:]] = True
+def check_validation(validation: int, images: int, classes: int, name: str) -> int:
+    """`data.validation` itself. Raises ConfigError where not every class could be in both splits."""
+    least, most = classes, images - classes
+    if not least <= validation <= most:
+        lacking = "train" if validation > most else "validation"
+        raise ConfigError(
+            f"data.validation={validation} leaves no {lacking} split of the {images:,} images and {classes:,} classes "
+            f"of {name}: choose from {least:,} to {most:,}"
+        )
+    return validation
+
+
+def share_of_each(counts: Tensor, validation: int, name: str) -> Tensor:
+    """How many images of each class are held out, `validation` in all: the same share of each as nearly as can be, at
+    least one and never all. counts: images of each class [K].
+    """
+    images = int(counts.sum())
+    wanted = counts * (check_validation(validation, images, len(counts), name) / images)
+    held = wanted.floor().long().clamp(min=1).minimum(counts - 1)
+    while missing := validation - int(held.sum()):
+        step = 1 if missing > 0 else -1
+        possible = (held < counts - 1) if step > 0 else (held > 1)
+        held[torch.where(possible, step * (wanted - held), -torch.inf).argmax()] += step
     return held
 
 
@@ -134,6 +144,23 @@ def subset(labels: Tensor, count: int | None) -> Tensor:
     return before.argsort(stable=True)[:count].sort().values
 
 
+def last_of_each(labels: Tensor, held: Tensor, classes: Sequence[str], name: str) -> Tensor:
+    """Which of the images [N] are held out: the last held[k] of every class k.
+
+    classes: their names. Raises ConfigError where a class would be missing in one of the splits.
+    """
+    rows = torch.zeros(len(labels), dtype=torch.bool)
+    for label, count in enumerate(held.tolist()):
+        places = (labels == label).nonzero().flatten()
+        if not 0 < count < len(places):
+            raise ConfigError(
+                f"class {classes[label]} of {name} has {len(places)} image{'' if len(places) == 1 else 's'}: too few to "
+                f"hold out {max(1, count)}; add some, remove the class, or choose another data.validation"
+            )
+        rows[places[-count:]] = True
+    return rows
+
+
 def check(data: Dataset, name: str) -> Dataset:
     """The data set itself. Raises ConfigError where counts differ, labels are out of range, classes have no image."""
     for split_name in ("train", "validation", "test"):
@@ -147,5 +174,6 @@ def check(data: Dataset, name: str) -> Dataset:
         absent = (torch.bincount(split.labels, minlength=data.classes) == 0).nonzero().flatten().tolist()
         if absent:
             told = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
-            raise ConfigError(f"{where} has no image of {len(absent)} of {data.classes} classes: {told}")
+            remedy = "" if split_name == "test" else "; another data.validation may help"
+            raise ConfigError(f"{where} has no image of {len(absent)} of {data.classes} classes: {told}{remedy}")
     return data

@@ -80,7 +80,7 @@ def test_seeds_that_lack_a_teacher_set_leave_by_name(tmp_path):
     make_study(tmp_path, seeds=range(3, 8), sets=range(2, 3), methods=TWO, clean=False, files=False)
     with pytest.warns(AnalysisWarning) as caught:
         found = compute(load(tmp_path), Study(), ["nll"])[0]
-    assert "seed 0: it lacks teacher set 2" in " ".join(str(w.message) for w in caught)
+    assert "seed 0, seed 1, seed 2: it lacks teacher set 2" in " ".join(str(w.message) for w in caught)
     assert (found.n, found.pairs, found.sets) == (5, 15, (0, 1, 2))
 
 
