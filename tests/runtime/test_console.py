@@ -60,7 +60,9 @@ def test_a_name_begins_no_line_and_steers_no_terminal() -> None:
 
 
 @pytest.mark.parametrize(
-    "main", [status.main, verify.main, deploy.main, lambda names: data(["folder", *names]), bench], ids=str
+    "main",
+    [status.main, verify.main, deploy.main, lambda names: data(["folder", *names]), bench],
+    ids=["status", "verify", "deploy", "data", "bench"],
 )
 def test_an_error_is_one_plain_line_whatever_it_names(main, tmp_path, capsys):
     assert main([str(tmp_path / "no\nerror: \x1b[2J\u202efolder")]) in (1, 2)
