@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from harness import __version__
-from harness.runtime.console import outlive_readers
+from harness.runtime.console import run_command
 
 HELP = """\
 Benchmark and ablation harness for ensemble knowledge distillation.
@@ -62,5 +62,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    outlive_readers()
-    sys.exit(main())
+    run_command(main)

@@ -12,14 +12,13 @@ import contextlib
 import json
 import os
 import re
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.jobs import death, queue
-from harness.runtime.console import Console, duration, one_line, outlive_readers
+from harness.runtime.console import Console, complain, duration, one_line, run_command
 from harness.store.aside import TRAINED
 from harness.store.attempts import read_events
 from harness.store.claim import is_claimed, living
@@ -201,12 +200,9 @@ def main(arguments: list[str] | None = None) -> int:
                 return 0
             time.sleep(3)
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
-    except KeyboardInterrupt:
-        return 130
 
 
 if __name__ == "__main__":
-    outlive_readers()
-    sys.exit(main())
+    run_command(main)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from harness.run.bank import check_teacher
 from harness.run.data import compare_data, load_images
 from harness.run.network import read_network
 from harness.run.run import execute
-from harness.runtime.console import Console, one_line, outlive_readers
+from harness.runtime.console import Console, complain, one_line, run_command
 from harness.store.files import Damaged
 from harness.store.identity import bank_folder, is_teacher, run_directory
 from harness.store.predictions import read_predictions
@@ -56,10 +55,15 @@ def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
-    if (folder / RECORD).exists() or RUN.search(folder.absolute().name):
+    try:
+        is_run = (folder / RECORD).exists() or RUN.search(folder.absolute().name)
+        inner = [] if is_run else sorted(folder.iterdir())
+        places = [place for place in inner if place.is_dir() and not place.name.startswith(".")]
+    except OSError:  # nobody knows what is in it: it does not hold, by name
+        is_run, places = True, []
+    if is_run:
         yield folder
-        return
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for place in places:
         yield from find_runs(place, seen)
 
 
@@ -150,7 +154,8 @@ def numbers_in(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
 def train_again(record: Record, directory: Path, console: Console) -> str:
     """Train a run once more, its teachers from the bank; what came out, in words. Raises Broken."""
     with tempfile.TemporaryDirectory() as scratch:
-        config = {**record["config"], "runs": scratch, "force": False}
+        threads = record["provenance"].get("threads")  # their number decides the last digits
+        config = {**record["config"], "runs": scratch, "force": False, "threads": threads}
         config["bank"] = scratch if is_teacher(config) else str(bank_of(directory, record["config"]).resolve())
         again = execute(config, console)
     if again["status"] != "done":
@@ -177,11 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     places = []
     for folder in options.runs:
         if not folder.is_dir():
-            print(f"error: no folder {folder}", file=sys.stderr)
+            complain(f"no folder {folder}")
             return 2
         places += find_runs(folder)
     if not places:
-        print(f"error: no runs in {', '.join(map(str, options.runs))}", file=sys.stderr)
+        complain(f"no runs in {', '.join(map(str, options.runs))}")
         return 2
     broken = 0
     for place in places:
@@ -199,5 +204,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    outlive_readers()
-    sys.exit(main())
+    run_command(main)

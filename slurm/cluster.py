@@ -21,6 +21,8 @@ from slurm.folder import claim, empty, hold, locate, make, nodes, remove, requir
 from slurm.installation import check_installed
 from slurm.processes import DAEMON, belongs, is_daemon, processes_of, read_pid, send
 
+MEANT_FOR_SLURM = ("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_", "SCONTROL_", "SCANCEL_", "SINFO_")
+
 
 class Lab:
     """A cluster in ``folder``; as a context manager it starts on entry, and stops on exit.
@@ -62,8 +64,10 @@ class Lab:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment, turned to the lab, without traces of a job that we run in ourselves."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SBATCH_", "SRUN_", DAEMON))}
+        """This process's environment, turned to the lab, without the user's settings of SLURM, and without traces of a
+        job that we run in ourselves.
+        """
+        kept = {k: v for k, v in os.environ.items() if not k.startswith((*MEANT_FOR_SLURM, DAEMON))}
         # Debian puts the daemons in sbin, which a plain user's PATH often lacks.
         return kept | {
             "SLURM_CONF": str(self.conf),

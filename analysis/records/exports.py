@@ -31,6 +31,7 @@ _TEXTS = {
     *(
         "teachers",
         "teacher_weights",
+        "arithmetic",
         "device",
         "host",
         "command",

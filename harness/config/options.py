@@ -22,6 +22,9 @@ class Data:
     # Train images held out for validation, of folders the same share of each class; None: as the set's module in
     # harness/training/data says.
     validation: int | None = None
+    # Images to train on, of those that are not held out, which stay the same: as many of each class as its share. A
+    # smaller number is a part of every larger one, and teachers learn from the same. None: all.
+    train: int | None = None
     image_size: int = 64  # of folder and imagenet: images are scaled to it
     memory_gb: float = 4.0  # of folder and imagenet: sets that would be larger decoded stay in files, read by workers
     # How closely sets in files are looked at to know them again: sample (names, sizes, a part of each file) or full.
@@ -155,7 +158,9 @@ class Config:
     deterministic: bool = (
         False  # on a GPU, only algorithms that repeat themselves bit for bit (a CPU's always do); slower
     )
-    threads: int | None = None  # of torch on the CPU; None: SLURM's for the job, one for preresnet_tiny, else torch's
+    # Of torch on the CPU, where their number decides the last digits of a result; None: one for preresnet_tiny, else the
+    # cores that the process may use, in a job no more than it was granted.
+    threads: int | None = None
     force: bool = False  # run again what is done
     fail_fast: bool = False  # a sweep's first failure cancels what has not finished
     harness: Harness = field(default_factory=Harness)

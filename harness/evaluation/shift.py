@@ -147,12 +147,19 @@ def check_arrays(folder: Path, test: Split) -> list[str]:
         raise ConfigError(f"{folder} lacks {'labels.npy' if types else 'TYPE.npy files'}")
     for path in files:
         expected = shape[:1] if path.stem == "labels" else shape
+        if not path.is_file():  # a named pipe would be waited for
+            raise ConfigError(f"{path} is no file")
         try:
-            found = np.load(path, mmap_mode="r").shape
+            found = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from error
-        if found != expected:
-            raise ConfigError(f"{path} is an array of {found}, not of {expected}")
+        if found.shape != expected:
+            raise ConfigError(f"{path} is an array of {found.shape}, not of {expected}")
+        if path.stem == "labels":
+            if not np.array_equal(found, np.tile(test.labels.cpu().numpy(), len(SEVERITIES))):
+                raise ConfigError(f"{path} has other labels than the test images, in their order, at each severity")
+        elif found.dtype != np.uint8:
+            raise ConfigError(f"{path} is an array of {found.dtype}, not of bytes")
     return types
 
 

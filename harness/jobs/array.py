@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
-from harness.jobs import queue
+from harness.jobs import environment, queue
 from harness.jobs.job import RunFailed, TimeLimitReached, run_job
 from harness.store import provenance
 from harness.store.claim import TakenOver
@@ -68,7 +68,12 @@ class Array:
                 self.withdraw()
                 raise TakenOver(OVERTAKEN) from error
             done = subprocess.run(
-                ["sbatch", str(self.folder / SCRIPT)], capture_output=True, text=True, check=False, pass_fds=[lock]
+                ["sbatch", str(self.folder / SCRIPT)],
+                env=environment.for_jobs(),
+                capture_output=True,
+                text=True,
+                check=False,
+                pass_fds=[lock],
             )
             found = re.search(r"job (\d+)", done.stdout)
             if done.returncode or not found:

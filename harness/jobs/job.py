@@ -36,18 +36,17 @@ class RunFailed(RuntimeError):
     """The run ended without a result; raised so that SLURM, too, says FAILED."""
 
 
-def run_job(paths: list[str], limit_s: float, warning_s: float, max_timeouts: int) -> None:
+def run_job(paths: list[str], warning_s: float, max_timeouts: int) -> None:
     """Execute, in a SLURM job, the run of a config.json, or several as processes beside each other.
 
-    limit_s and warning_s are the job's time limit and how long before it the warning comes. Raises RunFailed,
-    TimeLimitReached, or whatever went wrong in a single run.
+    warning_s is how long before the job's end the warning comes. Raises RunFailed, TimeLimitReached, QueueUnreachable, or
+    whatever went wrong in a single run.
     """
-    started = time.monotonic()
     files = [Path(path) for path in paths]
     with StopRequest() as stop:
         interrupted = run_pack(files, stop) if len(files) > 1 else run_alone(files[0], stop)
         if interrupted:
-            give_way(interrupted, reason(stop.signal, started, limit_s, warning_s), max_timeouts)
+            give_way(interrupted, reason(stop.signal, warning_s), max_timeouts)
     records = [(file.parent.name, settled(file.parent)) for file in files]
     failed = [name for name, record in records if record is not None and record["status"] != "done"]
     if failed:
@@ -117,13 +116,17 @@ def give_way(files: list[Path], event: str, max_timeouts: int) -> None:
     raise RunFailed(f"{event}, but SLURM does not end the job")
 
 
-def reason(number: int, started: float, limit_s: float, warning_s: float) -> str:
-    """Why SLURM wants a job to stop: "time_limit", "preempted" or "cancelled"."""
+def reason(number: int, warning_s: float) -> str:
+    """Why SLURM wants this job to stop: "time_limit", "preempted" or "cancelled". Raises QueueUnreachable.
+
+    SLURM says so itself: what was asked for at submission it may have changed, then or later.
+    """
+    job = queue.standing(provenance.own_job())
     if number != signal.SIGUSR2:
         # Nothing but the job's state tells a cancelled job from one that has to give way.
-        return "preempted" if queue.remembered(provenance.own_job()).state == "RUNNING" else "cancelled"
-    at_limit = time.monotonic() - started > limit_s - warning_s - LIMIT_MARGIN_S
-    return "time_limit" if at_limit else "preempted"
+        return "preempted" if job.state == "RUNNING" else "cancelled"
+    at_limit = time.time() > job.ends - warning_s - LIMIT_MARGIN_S
+    return "time_limit" if at_limit and not job.preempted else "preempted"  # a grace time is an end, too
 
 
 def refusal(file: Path, most: int) -> str | None:

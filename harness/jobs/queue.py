@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from harness.jobs import environment
 
 LIVE = {
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"),
@@ -30,6 +33,17 @@ class Ending:
     state: str
     exit_code: str
     node: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What SLURM holds of a job that runs: its state, when its time is up (seconds since the epoch; infinity: never), and
+    whether it has to give way to another.
+    """
+
+    state: str
+    ends: float
+    preempted: bool
 
 
 def available() -> bool:
@@ -92,24 +106,28 @@ def accounted(jobs: Iterable[str]) -> dict[str, Ending]:
 def remembered(job: str) -> Ending:
     """What the controller, which forgets after some minutes, remembers of a job's end."""
     try:
-        shown = ask("scontrol", "--oneliner", "show", "job", job)
+        facts = facts_of(ask("scontrol", "--oneliner", "show", "job", job))
     except QueueUnreachable:
         return Ending("UNKNOWN", "", "")
-    facts = dict(re.findall(r"(\w+)=(\S*)", shown))
     node = facts.get("NodeList", "").removeprefix("(null)")
     return Ending(facts.get("JobState", "UNKNOWN"), facts.get("ExitCode", ""), node)
 
 
+def standing(job: str) -> Standing:
+    """How a job that runs stands with SLURM. Raises QueueUnreachable."""
+    facts = facts_of(insist("scontrol", "--oneliner", "show", "job", job))
+    ends, preempted = facts["EndTime"], facts.get("PreemptTime", "None")
+    return Standing(facts["JobState"], float(ends) if ends.isdecimal() else math.inf, preempted != "None")
+
+
+def facts_of(shown: str) -> dict[str, str]:
+    """What `scontrol show job` shows, by name."""
+    return dict(re.findall(r"(\w+)=(\S*)", shown))
+
+
 def requeue(job: str) -> None:
-    """Ask SLURM to run a job again; a running one is killed soon after. A busy controller is asked again."""
-    for attempt in range(5):
-        try:
-            ask("scontrol", "requeue", job)
-            return
-        except QueueUnreachable:
-            if attempt == 4:
-                raise
-            time.sleep(2)
+    """Ask SLURM to run a job again; a running one is killed soon after. Raises QueueUnreachable."""
+    insist("scontrol", "requeue", job)
 
 
 def cancel(jobs: Iterable[str]) -> None:
@@ -152,10 +170,29 @@ def tail(log: Path | None, size: int = 20_000) -> str:
 def ask(*command: str) -> str:
     """What a client of SLURM prints. Raises QueueUnreachable where it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command,
+            env=environment.for_questions(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+            check=False,
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise QueueUnreachable(f"{command[0]}: {error}") from error
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise QueueUnreachable(f"{' '.join(command[:3])}: {said[-1]}")  # the last line is the outcome
     return done.stdout
+
+
+def insist(*command: str) -> str:
+    """As `ask`; a busy controller is asked again."""
+    for _ in range(4):
+        try:
+            return ask(*command)
+        except QueueUnreachable:
+            time.sleep(2)
+    return ask(*command)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import re
 import shlex
 import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,6 @@ from harness.store.submission import read_submission, write_config
 PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 # Newer versions of srun do not take this over from the job.
 SETUP = ('if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',)
-GRANTED = ("SLURM_", "SLURMD_", "SRUN_")
 
 # What submitit calls by the same name on every cluster; its other options begin with slurm_.
 COMMON_PARAMETERS = {
@@ -90,6 +87,7 @@ class Slurm:
         )
         array = Array(folder / uuid.uuid4().hex)
         max_timeouts = shape.pop("max_num_timeout", 0)
+        shape.setdefault("signal_delay_s", 120)
         shape["stderr_to_stdout"] = True  # one log a job, which is what failures point to
         named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": value for key, value in shape.items()}
         named["slurm_setup"] = [*named.get("slurm_setup", []), *SETUP, f"cd {shlex.quote(str(self.code))}"]
@@ -106,16 +104,11 @@ class Slurm:
             raise refusal(" ".join(str(error).split())) from error
         content: Content = {
             "packs": [[str(write_config(directory, todo[directory])) for directory in pack] for pack in packs],
-            "options": {
-                "limit_s": 60.0 * shape["timeout_min"],
-                "warning_s": shape.get("signal_delay_s", 0),
-                "max_timeouts": max_timeouts,
-            },
+            "options": {"warning_s": shape["signal_delay_s"], "max_timeouts": max_timeouts},
         }
         log = str(submitit.core.utils.JobPaths(array.folder, task_id=0).stdout).replace("%t", "0")
         try:
-            with outside_of_a_job():
-                jobs = array.submit(content, script(executor, array.folder, len(packs)), log, check)
+            jobs = array.submit(content, script(executor, array.folder, len(packs)), log, check)
         except Refused as error:
             refused = refusal(str(error))
             if not isinstance(refused, QueueUnreachable):
@@ -178,15 +171,3 @@ def refusal(said: str) -> Exception:
     if re.search(r"timed out|unable to contact|connection|temporarily unable", said, re.IGNORECASE):
         return QueueUnreachable(said)
     return ConfigError(f"SLURM refused the jobs: {said}")
-
-
-@contextlib.contextmanager
-def outside_of_a_job() -> Iterator[None]:
-    """Hide the job that this process may run in from those it submits, which would inherit what it was granted."""
-    inside = "SLURM_JOB_ID" in os.environ
-    hidden = [name for name in os.environ if inside and name.startswith(GRANTED) and name != "SLURM_CONF"]
-    values = {name: os.environ.pop(name) for name in hidden}
-    try:
-        yield
-    finally:
-        os.environ.update(values)

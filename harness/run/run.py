@@ -5,7 +5,6 @@ A teacher is a run like any other: a supervised one, in the bank's folder, with 
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from pathlib import Path
@@ -41,15 +40,12 @@ from harness.store.identity import is_teacher, run_directory, run_hash
 from harness.store.predictions import PREDICTIONS, write_predictions
 from harness.store.record import check_files, lacks, taught_otherwise, write_record
 from harness.store.weights import WEIGHTS
-from harness.training import arithmetic, compilation, networks
+from harness.training import arithmetic, compilation, networks, threads
 from harness.training.data.changes import image_changes
 from harness.training.device import choose_device
 from harness.training.state import Training
 from harness.training.trainer import Diverged, Trainer, check_fit, check_parts
 from methods.method import Teachers
-
-# Its layers are so small that threads only wait for each other, on a busy machine a hundred times longer than they work.
-SMALL_MODEL = "preresnet_tiny"
 
 Record = dict[str, Any]
 
@@ -82,7 +78,8 @@ def execute(
         elif record := finished(directory, config, console):
             clean_up(directory)
             return record
-        return Run(config, directory, claim, device, console, stop, retry_teachers).execute()
+        with threads.use(threads.choose(config)):
+            return Run(config, directory, claim, device, console, stop, retry_teachers).execute()
 
 
 def clean_up(directory: Path) -> None:
@@ -109,11 +106,7 @@ class Run:
         self.retry_teachers = retry_teachers
         self.console, self.stop = console, lambda: stop() or claim.lost()
         self.started = time.time()
-        self.earlier: dict[str, Any] = {"epochs": 0, "attempts": 0, "wall_s": 0.0}
-        # Without a limit every job of a node would start a thread for each of its cores, and they would trample.
-        given = config["threads"] or (provenance.slurm() and int(os.environ.get("SLURM_CPUS_PER_TASK", 1)))
-        if given or config["model"] == SMALL_MODEL:
-            torch.set_num_threads(given or 1)
+        self.earlier: dict[str, Any] = {"epochs": 0, "attempts": 0, "wall_s": 0.0, "arithmetic": []}
         self.method = build_method(config)
         self.fingerprint: str | None = None  # of the data, once they are loaded
         self.bank: Bank | None = None  # once its teachers are there
@@ -190,7 +183,7 @@ class Run:
         """Write the checkpoint. Raises TakenOver."""
         self.claim.check()
         epochs = training.step // self.steps_per_epoch
-        self.checkpoints.save(training, epochs, self.earlier["attempts"] + 1, self.wall())
+        self.checkpoints.save(training, epochs, self.earlier["attempts"] + 1, self.wall(), self.arithmetic())
 
     def trainer(self) -> Trainer:
         config = self.config
@@ -227,6 +220,11 @@ class Run:
         except ValueError as error:
             raise ConfigError(f"model={config['model']}: {error}") from error
         return network
+
+    def arithmetic(self) -> list[str]:
+        """How it was computed, by this attempt and those that it goes on from."""
+        now = arithmetic.name(self.device, self.config["train"]["precision"])
+        return list(dict.fromkeys([*self.earlier["arithmetic"], now]))
 
     def wall(self) -> float:
         return self.earlier["wall_s"] + time.time() - self.started
@@ -298,6 +296,7 @@ class Run:
             "started": timestamp(self.started),
             "ended": timestamp(time.time()),
             "attempts": self.earlier["attempts"] + 1,
+            "arithmetic": self.arithmetic(),
             "teachers": self.bank.names if self.bank else [],
             "teacher_weights": self.taught,
             "teacher_views": isinstance(self.teachers, CachedTeachers),

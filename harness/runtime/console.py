@@ -6,10 +6,12 @@ import contextlib
 import os
 import sys
 import time
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any, NoReturn, TextIO
 
 LINE_EVERY_S = 10.0
 LOG_WIDTH = 180
+STOPPED = 130  # the exit status of what a person stopped
 
 
 class Lasting:
@@ -51,11 +53,24 @@ class Lasting:
             os.close(nowhere)
 
 
-def outlive_readers() -> None:
-    """For a process that is a command: who reads its words may leave before it ends, as `head` does. Where they are its
-    result and a disk does not take them, it fails as ever.
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """End this process as a command, with the status that `main` returns.
+
+    Who reads its words may leave before it ends, as `head` does; where they are its result and a disk does not take
+    them, it fails as ever. Whoever stops it by Ctrl-C knows why it ends.
     """
     sys.stdout, sys.stderr = (Lasting(stream, (BrokenPipeError,)) for stream in (sys.stdout, sys.stderr))
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = STOPPED
+    sys.exit(status)
+
+
+def complain(error: object) -> None:
+    """What went wrong, as one line on stderr, whatever names are in it."""
+    print(f"error: {one_line(str(error))}", file=sys.stderr)
 
 
 def one_line(text: str) -> str:
@@ -95,7 +110,8 @@ class Console:
         if self._bars is None:
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"))
+            words = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False))
+            columns = (words[0], BarColumn(24), words[1])
             self._bars = Progress(*columns, console=self.rich, transient=True)
             self._bars.start()
         return self._bars

@@ -46,7 +46,7 @@ def test_a_job_that_was_given_up_does_nothing(tmp_path: Path) -> None:
     """SLURM took it after its head had died, and the next one had looked for it."""
     config = configure(tmp_path, "supervised")
     file, array = write_config(run_directory(config), config), tmp_path / "array"
-    options = {"limit_s": 60.0, "warning_s": 1, "max_timeouts": 0}
+    options = {"warning_s": 1, "max_timeouts": 0}
     write_json(array / ARRAY, {"packs": [[str(file)]], "options": options})
     settle(array, None)
     command = [sys.executable, "-m", "harness.jobs.array", str(array)]

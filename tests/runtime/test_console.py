@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from harness import deploy, status, verify
+from harness.bench.__main__ import main as bench
+from harness.data import main as data
 from harness.status import RunState, report
 from tests.heads import ROOT
 
@@ -53,3 +57,31 @@ def test_a_name_begins_no_line_and_steers_no_terminal() -> None:
     )
     assert shown.count("\n") == 2
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    "main",
+    [status.main, verify.main, deploy.main, lambda names: data(["folder", *names]), bench],
+    ids=["status", "verify", "deploy", "data", "bench"],
+)
+def test_an_error_is_one_plain_line_whatever_it_names(main, tmp_path, capsys):
+    assert main([str(tmp_path / "no\nerror: \x1b[2J\u202efolder")]) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert said.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("package", ["harness", "analysis"])
+def test_who_stops_a_command_sees_no_traceback(package: str) -> None:
+    """Ctrl-C while it works, in the process that it really is."""
+    stop = "import os, signal; work = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+    begin = {
+        "harness": "from harness.runtime.console import run_command; run_command(work)",
+        "analysis": "from analysis import __main__ as it; it.COMMANDS['table'] = work; raise SystemExit(it.main([]))",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", stop + begin[package]], cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (130, "stopped\n")

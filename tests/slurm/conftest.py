@@ -122,10 +122,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def doomed(start: Start) -> Head:
-    """Students that die in every way. Two wait a minute for their time limit: begun early, judged last."""
+    """Students that die in every way. Two wait a minute for their time limit, of which SLURM knows alone: begun early,
+    judged last.
+    """
     return start(
         *("method=raises,exits,hogs,sleeps,slow,supervised", "seed=0", "train.epochs=18", "threads=1"),
-        *ONE_MINUTE,
+        *("+hydra.launcher.additional_parameters.time=1", "hydra.launcher.signal_delay_s=5"),
         "hydra.launcher.max_num_timeout=0",
         plugin=True,
     )

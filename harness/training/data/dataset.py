@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness import streams
 from harness.config import ConfigError
 from harness.store.fingerprints import FILES
 from harness.training.data.contents import class_and_size, contents, size_and_sample, size_and_time
@@ -30,6 +31,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def choose(self, rows: Tensor) -> Split:
+        """The images of an index [n]."""
+        return Split(self.images[rows], self.labels[rows])
 
     def to(self, device: torch.device | str) -> Split:
         if self.padded is None:
@@ -137,6 +142,28 @@ def share_of_each(counts: Tensor, validation: int, name: str) -> Tensor:
         possible = (held < counts - 1) if step > 0 else (held > 1)
         held[torch.where(possible, step * (wanted - held), -torch.inf).argmax()] += step
     return held
+
+
+def subset(labels: Tensor, count: int | None) -> Tensor:
+    """Which of the images [N] a training on `count` of them shows, [count] in their order; None: all.
+
+    Each class is shuffled by a stream of its own; then those come first that have the smallest share of their class
+    before them. So classes keep their shares, every one has an image, and few images are a part of more.
+    """
+    if count is None:
+        return torch.arange(len(labels))
+    classes = labels.unique().tolist()
+    if not len(classes) <= count <= len(labels):
+        raise ConfigError(
+            f"data.train={count} must lie in [{len(classes)}, {len(labels)}]: at least one image of each class, at most "
+            "all that are not held out for validation"
+        )
+    before = torch.empty(len(labels), dtype=torch.float64)
+    for label in classes:
+        rows = (labels == label).nonzero().flatten()
+        shuffled = rows[torch.randperm(len(rows), generator=streams.generator("split", "subset", label))]
+        before[shuffled] = torch.arange(len(rows), dtype=torch.float64) / len(rows)
+    return before.argsort(stable=True)[:count].sort().values
 
 
 def last_of_each(labels: Tensor, held: Tensor, classes: Sequence[str], name: str) -> Tensor:

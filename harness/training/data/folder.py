@@ -20,7 +20,7 @@ from torch import Tensor
 from harness.config import ConfigError
 from harness.runtime.console import Console
 from harness.training.data.archives import root_folder
-from harness.training.data.dataset import Dataset, Split, last_of_each, share_of_each
+from harness.training.data.dataset import Dataset, Split, last_of_each, share_of_each, subset
 from harness.training.data.files import FileImages
 from harness.training.data.images import read_images
 from harness.training.data.listing import LeftOut, leave_out, list_folders, list_images
@@ -33,7 +33,7 @@ Listed = tuple[list[Path], Tensor]  # files and their labels
 
 
 def load(config: dict[str, Any], console: Console) -> Dataset:
-    """The folders' images, classes in the order of their names; mean and sd are those of the train split."""
+    """The folders' images, classes in the order of their names; mean and sd are those of the images trained on."""
     left_out = LeftOut()
     classes, listed = list_splits(config, ("test", "val"), left_out)
     train, validation, test = read_splits(listed, config, console, left_out)
@@ -73,6 +73,8 @@ def list_splits(
         validation = listed["val"]
     else:
         train, validation = split_off(train, classes, wanted, each, folders["train"])
+    # Now: what is not trained on need not be read, nor does it decide whether the set stays in its files.
+    train = choose(train, subset(train[1], config["train"]))
     return classes, {"train": train, "validation": validation, "test": test}
 
 
@@ -102,7 +104,7 @@ def split_off(
     else:
         held = (counts * HELD_OUT).long().clamp(min=1)
     rows = last_of_each(train[1], held, classes, str(folder))
-    return choose(train, ~rows), choose(train, rows)
+    return choose(train, (~rows).nonzero().flatten()), choose(train, rows.nonzero().flatten())
 
 
 def list_split(folder: Path, places: list[Path], classes: list[str], left_out: LeftOut) -> Listed:
@@ -130,9 +132,9 @@ def list_split(folder: Path, places: list[Path], classes: list[str], left_out: L
 
 
 def choose(listed: Listed, rows: Tensor) -> Listed:
-    """The images of a mask [N]."""
+    """The images of an index [n]."""
     files, labels = listed
-    return [files[row] for row in rows.nonzero().flatten().tolist()], labels[rows]
+    return [files[row] for row in rows.tolist()], labels[rows]
 
 
 def read_splits(listed: dict[str, Listed], config: dict[str, Any], console: Console, left_out: LeftOut) -> list[Split]:

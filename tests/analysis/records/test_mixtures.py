@@ -49,6 +49,23 @@ def test_earlier_records_may_stand_beside_those_that_know_the_weights(tmp_path):
     assert set(load(tmp_path)["mixed"]) == {""}
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "shown"),
+    [
+        ("provenance.threads", (1, 4), r"cpu, 1 threads \(1 runs: .* \| cpu, 4 threads \(1 runs: "),  # older records
+        ("provenance.device", ("NVIDIA V100", "NVIDIA A100"), r"NVIDIA A100 \(1 runs: .* \| NVIDIA V100 \(1 runs: "),
+        ("provenance.arithmetic", (["cpu, float32"], ["cpu, float32", "cpu, bf16"]), r"cpu, float32 then cpu, bf16 \("),
+    ],
+)
+def test_other_arithmetic_is_shown_and_marked_and_not_refused(tmp_path, key, values, shown):
+    for seed, value in enumerate(values):
+        change(make_run(tmp_path, "kd", seed), key, value)
+    with pytest.warns(AnalysisWarning, match=f"^mixed: arithmetic in digits x preresnet_tiny: .*{shown}"):
+        runs = load(tmp_path)
+    assert set(runs["mixed"]) == {"arithmetic"}
+    assert runs.attrs["mixed"]
+
+
 def test_seeds_and_crossed_teacher_sets_are_no_mixture(tmp_path):
     make_study(tmp_path, seeds=range(2), sets=range(2), files=False)
     assert set(load(tmp_path)["mixed"]) == {""}
@@ -81,7 +98,13 @@ def test_incidental_configuration_is_no_mixture(tmp_path, key):
     assert set(load(tmp_path, study=Study())["mixed"]) == {""}
 
 
-@pytest.mark.parametrize("key", ["data.padding", "train.lr", "teachers.size", "teachers.train.epochs"])
+def test_an_older_record_without_an_option_is_no_mixture(tmp_path):
+    make_run(tmp_path, "kd", 0)
+    change(make_run(tmp_path, "kd", 1), "config.data.train", None)
+    assert set(load(tmp_path)["mixed"]) == {""}
+
+
+@pytest.mark.parametrize("key", ["data.padding", "data.train", "train.lr", "teachers.size", "teachers.train.epochs"])
 def test_decisive_configuration_is_a_mixture(tmp_path, key):
     make_run(tmp_path, "kd", 0)
     change(make_run(tmp_path, "kd", 1), f"config.{key}", 77)

@@ -75,6 +75,24 @@ def batches(photos: Path, workers: int = 0, seed: int = 0, steps: int | None = N
     return found
 
 
+def test_some_of_the_files(photos):
+    """The same as of a set in memory, and as many of them decide whether it stays in its files."""
+    few = load(options(photos, train=12))
+    assert isinstance(few.train.images, FileImages)
+    kept = load(options(photos, train=12, memory_gb=1.0))
+    assert torch.equal(few.train.labels, kept.train.labels)
+    assert torch.bincount(few.train.labels).tolist() == [4, 4, 4]
+    every = load(options(photos)).train.images.names.tolist()
+    chosen = [every.index(name) for name in few.train.images.names.tolist()]
+    assert chosen == sorted(chosen) != list(range(12))
+    assert torch.equal(kept.train.images, load(options(photos, memory_gb=1.0)).train.images[chosen])
+    images = 12 + 15 + 24
+    enough = images * 3 * SIZE**2 / 1e9
+    assert isinstance(load(options(photos, train=12, memory_gb=enough)).train.images, torch.Tensor)
+    with pytest.raises(ConfigError, match=r"^data\.train=46 must lie in \[3, 45\]: [^\n]*$"):
+        load(options(photos, train=46))
+
+
 def epochs(source, count: int = 2) -> list:
     return [(batch.images, batch.labels) for epoch in range(count) for batch in source.epoch(epoch)]
 
