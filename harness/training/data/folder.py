@@ -74,7 +74,9 @@ def list_splits(
     else:
         train, validation = split_off(train, classes, wanted, each, folders["train"])
     # Now: what is not trained on need not be read, nor does it decide whether the set stays in its files.
-    train = choose(train, subset(train[1], config["train"]))
+    rows = subset(train[1], config["train"])
+    left_out[f"beyond data.train={config['train']}"] += len(train[1]) - len(rows)
+    train = choose(train, rows)
     return classes, {"train": train, "validation": validation, "test": test}
 
 

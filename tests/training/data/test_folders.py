@@ -95,6 +95,12 @@ def test_every_file_is_used_or_counted(tmp_path):
     )
 
 
+def test_images_that_are_not_trained_on_are_counted(tmp_path):
+    write(tmp_path, train={"ant": 20, "bee": 20}, test={"ant": 5, "bee": 5})
+    data, line = read(tmp_path, data__train=10)
+    assert sizes(data) == (10, 4, 10) and "24 images of" in line and "26 left out: 26 beyond data.train=10;" in line
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Validation"])
 def test_a_validation_folder_by_any_name(tmp_path, name):
     write(tmp_path, Training={"ant": 9, "bee": 7}, test={"ant": 3, "bee": 3}, **{name: {"ant": 2, "bee": 4}})
