@@ -20,6 +20,7 @@ from analysis.records.errors import AnalysisError, AnalysisWarning
 from analysis.records.texts import plain
 
 CLOSED = 141  # the exit status of a program whose reader went away, as with `| head`
+STOPPED = 130  # and of one that Ctrl-C ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             _let_go(sys.stdout)
             return CLOSED
+        except KeyboardInterrupt:
+            _say("stopped")
+            return STOPPED
         except (AnalysisError, OSError) as error:
             name = getattr(error, "filename", None)
             _say(f"error: {name}: {error.strerror}" if name else f"error: {getattr(error, 'strerror', None) or error}")

@@ -96,8 +96,12 @@ def _looks(arguments: argparse.Namespace, frame: pd.DataFrame, study: Study) -> 
     """A sequential study: its looks, and nothing of what came after the last of them."""
     from analysis.records.looks import LOOKS, read_looks
     from analysis.report.tables.sequential import ending, looks_table, standings_table
+    from analysis.verdicts.sequential import changed
 
-    logs = [log for folder in arguments.runs if (log := read_looks(folder))]
+    folders = [folder for folder in arguments.runs if Path(folder).is_dir()]
+    if not folders:
+        raise AnalysisError(f"a sequential study: its {LOOKS} lies in its folder, which is what to give")
+    logs = [log for folder in folders if (log := read_looks(folder))]
     if len(logs) > 1:
         raise AnalysisError(f"{len(logs)} of these folders have a {LOOKS}: a study is one folder")
     if not logs:
@@ -107,6 +111,10 @@ def _looks(arguments: argparse.Namespace, frame: pd.DataFrame, study: Study) -> 
         )
         return 0
     (log,) = logs
+    if other := changed(frame, study, log[-1]):
+        raise AnalysisError(
+            f"the runs of {other} are not those that look {log[-1]['look']} saw, and looks are shown beside no others"
+        )
     _emit(arguments, [looks_table(log), *map(standings_table, log)], ending(log))
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from harness import __version__
+from harness.runtime.console import run_command
 
 HELP = """\
 Benchmark and ablation harness for ensemble knowledge distillation.
@@ -61,4 +62,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

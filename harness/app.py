@@ -17,6 +17,7 @@ from harness.config import ConfigError
 from harness.config.composition import plain, register, settle_paths
 from harness.run.checks import validate
 from harness.run.names import check_name
+from harness.runtime.console import complain
 from harness.store.files import Damaged
 
 FAILED, MISUSED, STOPPED = 1, 2, 130
@@ -43,10 +44,10 @@ def run(arguments: list[str]) -> int:
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         if before == "1":
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        complain(one_line(error))
         return MISUSED
     except (Damaged, OSError) as error:
-        print(f"error: {one_line(error)}; what is finished is kept, the same command goes on", file=sys.stderr)
+        complain(f"{one_line(error)}; what is finished is kept, the same command goes on")
         return FAILED
     except SystemExit as end:
         return int(end.code or 0)
@@ -70,7 +71,7 @@ def launch(composed: DictConfig) -> None:
             raise ConfigError("harness.plan=true shows what a sweep would run: add -m")
         status = run_single(config)
     except ConfigError as error:  # Hydra would print a line of its own above it
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        complain(one_line(error))
         status = MISUSED
     if status:
         sys.exit(status)

@@ -12,11 +12,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from harness.config import ConfigError
 from harness.config.options import DATA
 from harness.run.names import check_name
-from harness.runtime.console import Console
+from harness.runtime.console import Console, complain, run_command
 from harness.training.data import Dataset, load, train_batches
 from harness.training.data.batches import Batches
 from harness.training.device import choose_device
@@ -32,7 +33,7 @@ def configure(arguments: list[str]) -> dict[str, Any]:
     root = [f"root={value}" for value in rest[:1] if "=" not in value]
     try:
         options = OmegaConf.merge(OmegaConf.structured(DATA[name]), OmegaConf.from_dotlist(root + rest[len(root) :]))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     return {**OmegaConf.to_container(options), "name": name, "download": True}
 
@@ -63,7 +64,8 @@ def describe(name: str, data: Dataset, config: dict[str, Any]) -> str:
     )
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0].startswith("-"):
         print(__doc__)
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
@@ -71,13 +73,13 @@ def main(arguments: list[str]) -> int:
     try:
         config = configure(arguments)
         told = describe(arguments[0], load(config, console), config)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         console.close()
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
     console.say(told)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command(main)

@@ -14,8 +14,9 @@ that it was distilled from. All of them take pixels in [0, 1].
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
-import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -29,10 +30,9 @@ from harness.config import ConfigError
 from harness.evaluation.evaluation import count_flops
 from harness.evaluation.predictions import check_predictions
 from harness.run.network import read_network, write_network
-from harness.runtime.console import Console
+from harness.runtime.console import Console, complain, run_command
 from harness.store.files import Damaged
 from harness.store.record import check_files, read_record
-from harness.store.weights import WEIGHTS
 from harness.training import networks
 from harness.training.data import Dataset, load
 from harness.training.data.augmentation import to_unit
@@ -56,7 +56,7 @@ def export(network: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
 
 
 def write(folder: Path, network: nn.Module, record: dict[str, Any], data: Dataset, onnx: bool) -> list[Path]:
-    """Write the student's files; returns their paths."""
+    """Write the student's files, all of them or none; returns their paths. Raises OSError."""
     config = record["config"]
     about = {
         "model": config["model"],
@@ -69,16 +69,17 @@ def write(folder: Path, network: nn.Module, record: dict[str, Any], data: Datase
         "run": record["hash"],
         "test_acc": str(record["metrics"]["student"]["test"]["acc"]),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_network(folder, network, about)
     images = to_unit(data.test.images[:2])
-    program = export(network, images)
-    torch.export.save(program, folder / "student.pt2")
-    files = [folder / WEIGHTS, folder / "student.pt2"]
-    if onnx:
-        torch.onnx.export(program, (images,), folder / "student.onnx", dynamo=True, verbose=False)
-        files.append(folder / "student.onnx")
-    return files
+    program, content = export(network, images), io.BytesIO()
+    torch.export.save(program, content)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:
+        place = Path(scratch)
+        write_network(place, network, about)
+        (place / "student.pt2").write_bytes(content.getvalue())
+        if onnx:
+            torch.onnx.export(program, (images,), place / "student.onnx", dynamo=True, verbose=False)
+        return [path.replace(folder / path.name) for path in sorted(place.iterdir())]
 
 
 @torch.inference_mode()
@@ -149,7 +150,13 @@ def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, d
     network = read_network(run, record["config"]["model"], data)
     difference = check_predictions(run, network, data)
     console.say(f"repeats {len(data.test):,} recorded predictions (largest difference of a logit {difference:.2g})")
-    for path in write(folder, network, record, data, onnx):
+    try:
+        paths = write(folder, network, record, data, onnx)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {folder}: {error.strerror}; choose another folder with --to FOLDER"
+        ) from error
+    for path in paths:
         console.say(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     found = measure(network, record, data)
     console.show(table(found))
@@ -168,10 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         deploy(options.run, options.to or options.run / "deploy", options.onnx, Console())
     except (ConfigError, Damaged) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

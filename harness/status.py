@@ -12,14 +12,13 @@ import contextlib
 import json
 import os
 import re
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.jobs import death, queue
-from harness.runtime.console import Console, duration
+from harness.runtime.console import Console, complain, duration, one_line, run_command
 from harness.store.aside import TRAINED
 from harness.store.attempts import read_events
 from harness.store.claim import is_claimed, living
@@ -171,6 +170,7 @@ def report(states: list[RunState], show_done: bool) -> str:
     if not rows:
         return title
     # Plain text: a drawn table of thousands of rows takes seconds.
+    rows = [tuple(map(one_line, row)) for row in rows]
     rows.insert(0, ("run", "state", "progress", "requeued", "job", "node", "note", "log"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     shown = [
@@ -191,8 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         while True:
             states = scan(options.folder)
             if options.json:
-                for run in states:
-                    print(json.dumps(vars(run)))
+                print("".join(f"{json.dumps(vars(run))}\n" for run in states), end="", flush=True)
             else:
                 if options.watch and console.live:
                     console.rich.clear()
@@ -200,12 +199,10 @@ def main(arguments: list[str] | None = None) -> int:
             if not options.watch or not any(run.state in ("running", "waiting") for run in states):
                 return 0
             time.sleep(3)
-    except NotADirectoryError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        complain(error)
         return 2
-    except KeyboardInterrupt:
-        return 130
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

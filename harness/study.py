@@ -20,7 +20,7 @@ from hydra.core.plugins import Plugins
 from harness import app
 from harness.config import ConfigError
 from harness.config.methods import method_defaults
-from harness.runtime.console import Console
+from harness.runtime.console import Console, run_command
 from harness.store.identity import run_directory
 from harness.store.record import digest_of, settled
 from harness.sweep.sweep import STOPPED, Sweep
@@ -174,18 +174,13 @@ class Study:
 
     def _check_past(self, runs: pd.DataFrame) -> None:
         """Raise ConfigError where runs that were looked at have changed."""
-        from analysis.verdicts.sequential import stand
+        from analysis.verdicts.sequential import changed
 
-        if not self.log:
-            return
-        before = self.log[-1]
-        again = stand(runs[runs["seed"].isin(before["seeds"])], self.declared, before["seeds"], self.sets)
-        for old, new in zip(before["standings"], again, strict=True):
-            if old["differences"] != new["differences"]:
-                raise ConfigError(
-                    f"the runs of {old['variant']} and {old['reference']} are not those that look {before['look']} saw "
-                    f"in {self.folder}: a look cannot be taken again"
-                )
+        if self.log and (other := changed(runs, self.declared, self.log[-1])):
+            raise ConfigError(
+                f"the runs of {other} are not those that look {self.log[-1]['look']} saw in {self.folder}: a look cannot "
+                "be taken again"
+            )
 
     def _runs(self) -> pd.DataFrame:
         """The rows of the study's runs that have a record."""
@@ -263,4 +258,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -5,7 +5,8 @@ Each RUN is a finished run's directory, or a folder of them. Of each run
     its files     are those that its record knows by their digests, its record is as it was written
     its data      are those that it was trained on
     its numbers   come out again where the stored student is evaluated once more
-    --train       and where it is trained once more, in a folder of its own (bit for bit on a CPU with the same threads)
+    --train       and where it is trained once more, in a folder of its own (bit for bit on a CPU with the same threads),
+                  with its diagnostics, shifted and unknown images
 
 A line says what holds and what does not; the exit status is 1 where anything does not, 2 where there is nothing to verify.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,15 +30,17 @@ from harness.run.bank import check_teacher
 from harness.run.data import load_images
 from harness.run.network import read_network
 from harness.run.run import execute
-from harness.runtime.console import Console
+from harness.runtime.console import Console, complain, one_line, run_command
 from harness.store.files import Damaged
 from harness.store.identity import bank_folder, is_teacher, run_directory
 from harness.store.predictions import read_predictions
-from harness.store.record import METRICS, RECORD, RUN, check_files, lost_files, read_record
+from harness.store.record import METRICS, RECORD, RUN, check_files, lost_files, read_record, taught_otherwise
+from harness.store.weights import digests
 
 # Metrics of predictions in half precision, and of a student that another device or library evaluates.
 TOLERANCE = 0.005
 CPU = torch.device("cpu")
+MORE = ("diagnostics", "shift", "ood")  # what a record may have beside its metrics, of a student with its members
 
 Record = dict[str, Any]
 
@@ -53,10 +55,15 @@ def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
-    if (folder / RECORD).exists() or RUN.search(folder.absolute().name):
+    try:
+        is_run = (folder / RECORD).exists() or RUN.search(folder.absolute().name)
+        inner = [] if is_run else sorted(folder.iterdir())
+        places = [place for place in inner if place.is_dir() and not place.name.startswith(".")]
+    except OSError:  # nobody knows what is in it: it does not hold, by name
+        is_run, places = True, []
+    if is_run:
         yield folder
-        return
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for place in places:
         yield from find_runs(place, seen)
 
 
@@ -77,11 +84,15 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     network = read_network(directory, config["model"], data)
     largest = check_predictions(directory, network, data)
     teachers = find_teachers(directory, config)
+    check_taught(record, teachers)
     again = judge_all(predict_splits(network, data), labels_of(data), stored_logits(teachers))[0]
     compare(record["metrics"], again, TOLERANCE)
     said = f"holds: logits within {largest:.2g}, {len(METRICS)} metrics of {', '.join(again)}"
     said += "" if record.get("files") else "; its version has no digests"
-    return said + (train_again(record, directory, console) if train else "")
+    if train:
+        return said + train_again(record, directory, console)
+    left = [part for part in MORE if record.get(part)]
+    return said + (f"; {', '.join(left)} not tried again (--train does)" if left else "")
 
 
 def bank_of(directory: Path, config: Record) -> Path:
@@ -101,6 +112,12 @@ def find_teachers(directory: Path, config: Record) -> list[Path]:
     return found
 
 
+def check_taught(record: Record, teachers: list[Path]) -> None:
+    """Raise Broken where these are not the teachers that a run learned from."""
+    if other := taught_otherwise(record, dict(zip([place.name for place in teachers], digests(teachers), strict=True))):
+        raise Broken(f"it learned from another {other} than is there now")
+
+
 def stored_logits(teachers: list[Path]) -> dict[str, Any]:
     """What teachers recorded, by split: [M, N, K]."""
     import numpy as np
@@ -115,19 +132,38 @@ def compare(recorded: Record, again: Record, tolerance: float) -> None:
         for split, values in recorded[who].items():
             for metric in METRICS:
                 was, now = values[metric], again.get(who, {}).get(split, {}).get(metric, math.nan)
-                if not math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance):
+                if not is_close(was, now, tolerance):
                     raise Broken(f"{metric} of the {who} on {split} data comes out as {now:.6g}, recorded is {was:.6g}")
+
+
+def is_close(was: float, now: float, tolerance: float) -> bool:
+    return math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def numbers_in(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in nested values of JSON, with the names that lead to them."""
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers_in(inner, f"{place} {name}".strip())
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, value
 
 
 def train_again(record: Record, directory: Path, console: Console) -> str:
     """Train a run once more, its teachers from the bank; what came out, in words. Raises Broken."""
     with tempfile.TemporaryDirectory() as scratch:
-        config = {**record["config"], "runs": scratch, "force": False}
+        threads = record["provenance"].get("threads")  # their number decides the last digits
+        config = {**record["config"], "runs": scratch, "force": False, "threads": threads}
         config["bank"] = scratch if is_teacher(config) else str(bank_of(directory, record["config"]).resolve())
         again = execute(config, console)
     if again["status"] != "done":
         raise Broken(f"trained again it has {again['status']}: {again['error']['message']}")
     compare(record["metrics"], again["metrics"], TOLERANCE)
+    for part in MORE:
+        now = dict(numbers_in(again[part]))
+        for place, was in numbers_in(record.get(part)):
+            if not is_close(was, now.get(place, math.nan), TOLERANCE):
+                raise Broken(f"{part}, {place}: trained again it comes out as {now.get(place)}, recorded is {was:.6g}")
     same = again["files"] == record.get("files")
     return "; trained again " + ("to the same files" if same else "to the same metrics, not to the same files")
 
@@ -144,26 +180,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     places = []
     for folder in options.runs:
         if not folder.is_dir():
-            print(f"error: no folder {folder}", file=sys.stderr)
+            complain(f"no folder {folder}")
             return 2
         places += find_runs(folder)
     if not places:
-        print(f"error: no runs in {', '.join(map(str, options.runs))}", file=sys.stderr)
+        complain(f"no runs in {', '.join(map(str, options.runs))}")
         return 2
     broken = 0
     for place in places:
         try:
-            console.say(f"{place.name}: {verify(place, options.train, console)}")
+            console.say(f"{one_line(place.name)}: {verify(place, options.train, console)}")
         except (Broken, Damaged, ConfigError) as error:
             broken += 1
-            console.say(f"{place.name}: DOES NOT HOLD: {error}")
+            console.say(f"{one_line(place.name)}: DOES NOT HOLD: {error}")
         except Exception as error:  # noqa: BLE001  whatever stands in the way of one run, the others are looked at
             broken += 1
-            console.say(f"{place.name}: COULD NOT BE VERIFIED: {type(error).__name__}: {error}")
+            console.say(f"{one_line(place.name)}: COULD NOT BE VERIFIED: {type(error).__name__}: {error}")
     console.close()
     console.say(f"{len(places) - broken} of {len(places)} runs hold")
     return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

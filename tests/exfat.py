@@ -40,7 +40,7 @@ def mounted(folder: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        call("umount", str(place))
+        call("umount", "--lazy", str(place))
         call("losetup", "--detach", device)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 CHANGING = ("replace", "rename", "link", "mkdir", "unlink", "rmdir")
+FLUSHING = ("write", "fsync")  # of an open file: a disk may take its name and not its content
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Disk:
@@ -39,7 +41,7 @@ class Disk:
 def failing(folder: Path, at: int, code: int = errno.ENOSPC, lasting: bool = False) -> Iterator[Disk]:
     """Below `folder`, the call number `at` fails with an error code; with `lasting`, so do all that follow."""
     disk = Disk(folder, at, code, lasting)
-    real_open, real = io.open, {name: getattr(os, name) for name in CHANGING}
+    real_open, real = io.open, {name: getattr(os, name) for name in ("open", *CHANGING, *FLUSHING)}
 
     def opened(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         if set(mode) & set("wax+"):
@@ -53,12 +55,27 @@ def failing(folder: Path, at: int, code: int = errno.ENOSPC, lasting: bool = Fal
 
         return call
 
+    def opened_low(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & WRITING:
+            disk.touch("open", path)
+        return real["open"](path, flags, *arguments, **options)
+
+    def flushing(name: str) -> Callable[..., Any]:
+        def call(descriptor: int, *arguments: Any) -> Any:
+            disk.touch(name, Path(f"/proc/self/fd/{descriptor}").readlink())
+            return real[name](descriptor, *arguments)
+
+        return call
+
     io.open = builtins.open = opened
+    os.open = opened_low
     for name in CHANGING:
         setattr(os, name, guarded(name))
+    for name in FLUSHING:
+        setattr(os, name, flushing(name))
     try:
         yield disk
     finally:
         io.open = builtins.open = real_open
-        for name in CHANGING:
-            setattr(os, name, real[name])
+        for name, function in real.items():
+            setattr(os, name, function)

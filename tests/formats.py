@@ -123,6 +123,12 @@ def jpeg(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def bmp(width: int, height: int) -> bytes:
+    """The header of a picture of that size, and nothing else."""
+    sizes = b"".join(x.to_bytes(4, "little") for x in (40, width, height))
+    return b"BM" + bytes(8) + (54).to_bytes(4, "little") + sizes + b"\x01\x00\x18\x00" + bytes(24)
+
+
 def write_tiny_imagenet(root: Path, classes: int = 4, train: int = 6, test: int = 3) -> Path:
     """The unpacked tree, `train` and `test` images a class; returns its folder."""
     folder = root / tiny_imagenet.FOLDER

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = Path(__file__).parent / "plugin"  # variants that die, as a package of a user's own
 PATIENCE_S = 300.0
 # The smallest workload with teachers and students.
-TINY = ("train.epochs=2", "train.warmup_epochs=1", "teachers.size=2", "threads=1")
+TINY = ("train.epochs=2", "train.warmup_epochs=1", "teachers.size=2")
 
 
 def wait_for(condition: Callable[[], Any], what: str, patience: float = PATIENCE_S) -> Any:

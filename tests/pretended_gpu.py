@@ -225,7 +225,7 @@ def infer_without_gradients(self: torch.inference_mode) -> None:
 
 
 def pin(tensor: Tensor, device: str | None = None) -> Tensor:
-    """Tensor.pin_memory; a thread of a data loader calls it too."""
+    """Tensor.pin_memory."""
     if is_held(tensor):
         raise RuntimeError("cannot pin a tensor of cuda:0; only dense CPU tensors can be pinned")
     pinned = tensor.clone()

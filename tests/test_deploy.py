@@ -17,6 +17,7 @@ from harness.store.identity import run_directory
 from harness.store.record import read_record, write_record
 from harness.training import networks
 from harness.training.data import load
+from tests.faults import failing
 from tests.running import configure, run
 
 
@@ -128,3 +129,17 @@ def test_damaged_and_unfinished_runs_are_refused(directory, tmp_path, capsys):
     write_record(place, read_record(directory))
     (place / "student.safetensors").write_bytes((directory / "student.safetensors").read_bytes()[:-10])
     assert "is not the file that its run wrote" in fails(place, capsys)
+
+
+def test_a_folder_that_takes_nothing_is_one_line_and_keeps_what_it_has(directory, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert "cannot write to" in fails(directory, capsys, "--to", str(tmp_path / "file"))
+    place = tmp_path / "place"
+    deploy.deploy(directory, place, False, Console())
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    capsys.readouterr()
+    for at, file in ((4, ".student.safetensors"), (9, "student.pt2")):
+        with failing(place, at) as disk:
+            assert "No space left on device; choose another folder" in fails(directory, capsys, "--to", str(place))
+        assert file in disk.failed
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == before

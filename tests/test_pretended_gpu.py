@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader
 
 from tests.pretended_gpu import LAUNCH, SEND, TO_DEVICE, TO_HOST, WAIT, OnGPU, launches, pretending, waiting
 
@@ -117,14 +116,6 @@ def test_pinned_memory_is_sent(gpu):
     assert x.sum().item() == 3
     with pytest.raises(RuntimeError, match="cannot pin"):
         x.pin_memory()
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_data_loader_pins(gpu, workers):
-    loader = DataLoader(torch.arange(4.0), batch_size=2, num_workers=workers, pin_memory=True)
-    sums = [batch.to("cuda", non_blocking=True).sum() for batch in loader]
-    assert not waiting(gpu.events)
-    assert [float(value) for value in sums] == [1, 5]
 
 
 def test_views_and_allocations_launch_nothing(gpu):

@@ -25,7 +25,8 @@ FORMAT = 1
 PLACE = ("data", "model", "arm", "teacher_set", "seed")  # of a frozen run, which no other has
 KEEP = (
     *("run", "data", "model", "arm", "method", "teacher_set", "seed", "revision", "device", "host"),
-    *("data_fingerprint", "teachers", "images_per_s", "device_s", "peak_memory_bytes", "parameters", "flops"),
+    *("data_fingerprint", "teachers", "teacher_weights"),
+    *("images_per_s", "device_s", "peak_memory_bytes", "parameters", "flops"),
 )  # columns of a frozen run, beside its metrics
 
 

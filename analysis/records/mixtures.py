@@ -1,8 +1,11 @@
-"""Runs that must not share a cell: other code, other data, another recipe, other teachers.
+"""Runs that must not share a cell: other code, other data, another recipe, other teachers; and other arithmetic.
 
 A cell is an arm on a data set and a network; its runs may differ in seed and teacher set only. Recipe, data
 (no split depends on a seed) and teachers must also agree between the arms that are compared. Code may differ
 between arms (a variant added later), but not within one: across arms it is a warning.
+
+Arithmetic (device, threads, precision of convolutions, torch) may differ, and is shown: rounding grows until a run ends
+as far from itself as another seed does (see README.md here), which blurs pairs and moves no mean.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from analysis.records.study import Study
 
 KINDS = ("code", "data", "recipe", "teachers")
+ARITHMETIC = "arithmetic"  # the kind that is shown, and not refused
 _INCIDENTAL = tuple(f"{option}." for option in INCIDENTAL)
 
 
@@ -58,6 +62,7 @@ def find(frame: pd.DataFrame, study: Study) -> list[Mixed]:
         found += _differing("data", place, block, block["data_fingerprint"])
         found += _recipes(place, block, study)
         found += _teachers(place, block, study)
+        found += _differing(ARITHMETIC, place, block, _column(block, "arithmetic"))
     return found
 
 
@@ -72,6 +77,11 @@ def _differing(kind: str, cell: str, runs: pd.DataFrame, values: pd.Series) -> l
             {str(v): list(runs.loc[values.index[values == v], "run"]) for v in sorted(values.unique())},
         )
     ]
+
+
+def _column(runs: pd.DataFrame, name: str) -> pd.Series:
+    """A column of texts, which exports of older versions lack."""
+    return (runs[name] if name in runs else runs["run"].where(False)).astype("string")
 
 
 def recipe(config: dict[str, Any], factors: Iterable[str] = ()) -> dict[str, Any]:
@@ -93,12 +103,10 @@ def decides(key: str, factors: Iterable[str] = ()) -> bool:
 
 def _recipes(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:
     recipes = [recipe(config, study.factors) for config in block["config"]]
-    texts = [json.dumps(r, sort_keys=True) for r in recipes]
-    distinct = {text: r for text, r in zip(texts, recipes, strict=True)}
-    if len(distinct) < 2:
+    keys = sorted({key for r in recipes for key in r})
+    varying = [key for key in keys if len({json.dumps(r.get(key)) for r in recipes}) > 1]
+    if not varying:
         return []
-    keys = sorted({k for r in distinct.values() for k in r})
-    varying = [k for k in keys if len({json.dumps(r.get(k)) for r in distinct.values()}) > 1]
     groups: dict[str, list[str]] = {}
     for run, r in zip(block["run"], recipes, strict=True):
         groups.setdefault(", ".join(f"{k}={r.get(k)}" for k in varying), []).append(run)
@@ -117,7 +125,7 @@ def _teachers(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:
         mixed = _differing("teachers", f"{place}, teacher set {number}", named, first)
         for _, alike in named.groupby("_size"):
             mixed = mixed or _differing("teachers", f"{place}, teacher set {number}", alike, alike["teachers"])
-        found += mixed
+        found += mixed or _retrained(place, named)
     # Several sets in one cell are a design where they are crossed with seeds; where no seed saw two sets, the sets'
     # effect hides in the seeds'.
     for arm, cell in block.groupby("arm", sort=True):
@@ -126,13 +134,34 @@ def _teachers(place: str, block: pd.DataFrame, study: Study) -> list[Mixed]:
     return found
 
 
+def _retrained(place: str, named: pd.DataFrame) -> list[Mixed]:
+    """A teacher of one name, of which runs learned that are not the same: it was lost in between and trained again, or
+    each folder has its own.
+
+    Earlier records do not know its weights; but all of one code agree on what it came to.
+    """
+    place = f"{place}, a teacher that is not one:"
+    named = named.reindex(columns=["run", "code", "data_fingerprint", "teachers", "teacher_weights", "teacher_nll"])
+    known = named.dropna(subset=["teacher_weights"]).astype({"teacher_weights": str})
+    known = known[known["teachers"].str.count(",") == known["teacher_weights"].str.count(",")]
+    known = known.assign(_name=known["teachers"].str.split(","), _weights=known["teacher_weights"].str.split(","))
+    for name, runs in known.explode(["_name", "_weights"]).groupby("_name"):
+        if found := _differing("teachers", f"{place} {name}", runs, "weights " + runs["_weights"]):
+            return found
+    for (_, _, names), runs in named.groupby(["code", "data_fingerprint", "teachers"]):
+        nll = runs["teacher_nll"].dropna().map("NLL {:.6f}".format)
+        if found := _differing("teachers", f"{place} {names.split(',')[0]}", runs, nll):
+            return found
+    return []
+
+
 def refuse(found: list[Mixed], allow: Iterable[str]) -> None:
-    """Raise Mixture for those not allowed; warn of the others."""
+    """Raise Mixture for those not allowed; warn of the others, and of those that are shown only."""
     allowed = set(allow)
-    unknown = allowed - set(KINDS) - {"all"}
+    unknown = allowed - {*KINDS, "all"}
     if unknown:
         raise AnalysisError(f"cannot allow {', '.join(sorted(unknown))}: choose of {', '.join(KINDS)}, all")
-    refused = [item for item in found if item.kind not in allowed and "all" not in allowed]
+    refused = [item for item in found if item.kind not in allowed | {ARITHMETIC} and "all" not in allowed]
     if refused:
         kinds = ",".join(sorted({item.kind for item in refused}))
         raise Mixture(
@@ -140,7 +169,8 @@ def refuse(found: list[Mixed], allow: Iterable[str]) -> None:
             f"--allow-mixed {kinds}):\n" + "\n".join(f"  {item}" for item in refused)
         )
     for item in found:
-        warnings.warn(f"mixed on request: {item}", AnalysisWarning, stacklevel=3)
+        asked = "mixed" if item.kind == ARITHMETIC else "mixed on request"
+        warnings.warn(f"{asked}: {item}", AnalysisWarning, stacklevel=3)
 
 
 def marks(frame: pd.DataFrame, found: list[Mixed]) -> list[str]:

@@ -62,6 +62,9 @@ class Provenance(TypedDict, total=False):
     versions: dict[str, str | None] | None
     method_defaults: dict[str, Any] | None
     teachers: list[str] | None
+    teacher_weights: dict[str, str] | None
+    arithmetic: list[str] | None
+    threads: int | None
     data: str | None
     code: str | None
     device: str | None
@@ -111,6 +114,8 @@ class Row(TypedDict, total=False):
     code: str | None
     revision: str | None
     teachers: str | None
+    teacher_weights: str | None
+    arithmetic: str | None
     device: str | None
     host: str | None
     command: str | None
@@ -214,6 +219,8 @@ def row_of(record: dict[str, Any], directory: str = "") -> dict[str, Any]:
         "code": provenance.get("code") or _revision(git),
         "data_fingerprint": provenance.get("data"),
         "teachers": ",".join(provenance.get("teachers") or []) or None,
+        "teacher_weights": ",".join(f"{w:.12}" for w in (provenance.get("teacher_weights") or {}).values()) or None,
+        "arithmetic": _arithmetic(provenance),
         "method_defaults": provenance.get("method_defaults"),
         **{name: provenance.get(name) for name in ("device", "host", "command", "started", "ended", "harness")},
         "torch": (provenance.get("versions") or {}).get("torch"),
@@ -265,6 +272,14 @@ def _numbers(found: dict[str, Any] | None, prefix: str) -> dict[str, float]:
         for name, value in (found or {}).items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+
+
+def _arithmetic(provenance: dict[str, Any]) -> str | None:
+    """How a run was computed, by which its last digits differ from another's; older records know of a part."""
+    if provenance.get("arithmetic"):
+        return " then ".join(provenance["arithmetic"])
+    device, threads = provenance.get("device"), provenance.get("threads")
+    return f"cpu, {threads} threads" if device == "cpu" and threads else device
 
 
 def _revision(git: dict[str, Any]) -> str | None:

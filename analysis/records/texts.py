@@ -21,4 +21,4 @@ def one_line(text: str) -> str:
 
 def few(names: Sequence[str], shown: int = 4) -> str:
     """The first of many names."""
-    return ", ".join(names[:shown]) + (" ..." if len(names) > shown else "")
+    return ", ".join(names[:shown]) + (f" ... ({len(names)})" if len(names) > shown else "")

@@ -19,7 +19,7 @@ from analysis.report.figures.gallery import everything
 from analysis.report.figures.style import svg
 from analysis.report.order import blocks_of
 from analysis.report.render import as_html
-from analysis.report.summary import place, summarise
+from analysis.report.summary import place, summarise, told
 from analysis.report.tables.contrasts import family_tables
 from analysis.report.tables.table import Table, part
 
@@ -48,7 +48,9 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
         study=study,
         count=len(runs),
         done=int((runs["status"] == "done").sum()),
-        verdicts=[_verdict(c, primary) for c in primary] if not view.short else [_nothing(view.short)],
+        verdicts=[_nothing(view.short)]
+        if view.short
+        else [_verdict(c, place(c, primary) + text) for c, text in told(primary)],
         sentences=view.factorials,
         limits=view.limits + view.missing,
         tables=[as_html(table, f"table-{i}") for i, table in enumerate(deciding + view.tables)],
@@ -66,13 +68,8 @@ def build_report(runs: pd.DataFrame, study: Study, command: str = "python -m ana
     )
 
 
-def _verdict(c: Contrast, among: list[Contrast]) -> dict[str, str]:
-    return {
-        "family": c.family,
-        "verdict": c.verdict,
-        "shown": c.shown_verdict,
-        "words": place(c, among) + c.words,
-    }
+def _verdict(c: Contrast, words: str) -> dict[str, str]:
+    return {"family": c.family, "verdict": c.verdict, "shown": c.shown_verdict, "words": words}
 
 
 def _deciding(table: Table, study: Study) -> Table:

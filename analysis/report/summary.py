@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.records import metrics
 from analysis.records.arms import present
@@ -20,6 +20,8 @@ from analysis.verdicts.contrasts import compute
 from analysis.verdicts.factorial import cell_means, in_words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
 
     from analysis.records.study import Study
@@ -67,7 +69,7 @@ def summarise(runs: pd.DataFrame, study: Study, columns: tuple[str, ...] | None 
     shown += switches(runs, study)
     shown += costs(runs, study)
     short = words.too_few(primary)
-    verdicts = [short] if short else [f"[{c.family}] {place(c, primary)}{c.words}" for c in primary]
+    verdicts = [short] if short else [f"[{c.family}] {place(c, primary)}{text}" for c, text in told(primary)]
     factorials = []
     for family in study.families if not short else ():
         if family.kind == "factorial":
@@ -76,6 +78,14 @@ def summarise(runs: pd.DataFrame, study: Study, columns: tuple[str, ...] | None 
                 factorials.append(f"[{family.name}] {place(mine[0], primary)}{in_words(mine)}")
     limits = words.limits(primary) + declared(runs, study) + beyond(runs, study)
     return Summary(shown, verdicts, factorials, limits, missing(runs, study), found, short)
+
+
+def told(found: list[Contrast]) -> Iterator[tuple[Contrast, str]]:
+    """Each contrast in words; of one that an earlier family has too, be it the other way round, the verdict alone."""
+    first: dict[Any, Contrast] = {}
+    for c in found:
+        before = first.setdefault(c.compared, c)
+        yield c, c.words if before is c else f"{words.claim(c)} See [{before.family}]."
 
 
 def place(c: Contrast, among: list[Contrast]) -> str:
@@ -123,4 +133,4 @@ def missing(runs: pd.DataFrame, study: Study) -> list[str]:
     if absent:
         lines.append(f"Declared but without finished runs: {', '.join(absent)}.")
     lines += oddities(runs)
-    return lines + [f"Mixed on request: {text}" for text in runs.attrs.get("mixed", [])]
+    return lines + [f"Mixed: {text}" for text in runs.attrs.get("mixed", [])]

@@ -92,6 +92,12 @@ class Contrast:
         return f"{self.variant} - {self.reference}" if self.reference else self.variant
 
     @property
+    def compared(self) -> tuple[str, frozenset[frozenset[tuple[str, float]]]]:
+        """What is compared where: the same for contrasts of several families, and for both ways round."""
+        ways = (frozenset((arm, sign * weight) for arm, weight in self.weights.items()) for sign in (1, -1))
+        return self.block, frozenset(ways)
+
+    @property
     def block(self) -> str:
         """`digits x wrn16_2`: the data set and the network."""
         return f"{self.data} x {self.model}"

@@ -24,6 +24,7 @@ from analysis.records.declared import beyond, outside, study_of
 from analysis.records.errors import AnalysisWarning
 from analysis.records.pairing import Pairs, pair
 from analysis.records.study import Family, Study
+from analysis.records.texts import few
 from analysis.verdicts import words
 from analysis.verdicts.contrast import Comparison, Contrast
 from analysis.verdicts.factorial import effects
@@ -181,14 +182,21 @@ def compute(runs: pd.DataFrame, study: Study, columns: list[str] | None = None) 
     names = [study.primary, *(name for name in names if name != study.primary)]
     found = [c for family in study.families for c in compare_family(runs, study, family, names)]
     error_over_images(runs, [c for c in found if c.metric == study.primary])
-    dropped: dict[str, None] = {}
-    for c in found:
-        dropped |= {f"{c.block}: {text}": None for text in c.dropped}
     for line in beyond(runs, study):
         warnings.warn(line, AnalysisWarning, stacklevel=2)
-    if dropped:
+    if dropped := _dropped(found):
         warnings.warn("unpaired, left out: " + "; ".join(dropped), AnalysisWarning, stacklevel=2)
     return found
+
+
+def _dropped(found: list[Contrast]) -> list[str]:
+    """What was left out of the pairs, by why; of many the first."""
+    places: dict[tuple[str, str], dict[str, None]] = {}
+    for c in found:
+        for text in c.dropped:
+            place, _, why = text.partition(": ")
+            places.setdefault((c.block, why), {})[place] = None
+    return [f"{block}: {few(list(where), shown=8)}: {why}" for (block, why), where in places.items()]
 
 
 def compare(runs: pd.DataFrame, study: Study | None = None, columns: list[str] | None = None) -> pd.DataFrame:

@@ -38,6 +38,7 @@ from analysis.verdicts.check import (
     unchanged,
 )
 from analysis.verdicts.cost import COST_MARGINS, compare_cost
+from harness.store.identity import LATER
 from harness.store.record import digest_of
 
 if TYPE_CHECKING:
@@ -203,7 +204,8 @@ def _strangers(pairs: pd.DataFrame, arm: str, other: str) -> str:
     It is no reason to refuse: a baseline outlives its teachers, which a newer harness trains again.
     """
     found = []
-    for what, column in (("teachers", "teachers"), ("data", "data_fingerprint")):
+    columns = {"teachers": "teachers", "weights of teachers": "teacher_weights", "data": "data_fingerprint"}
+    for what, column in columns.items():
         both = pairs[[f"{column}_old", f"{column}_new"]].dropna()
         # A method of one teacher may list the first of its set alone.
         names = [zip(old.split(","), new.split(","), strict=False) for old, new in both.itertuples(index=False)]
@@ -234,9 +236,10 @@ def _refuse_other_recipe(mine: pd.DataFrame, theirs: pd.DataFrame, arm: str) -> 
     old = {(row.data, row.model): row.recipe for row in theirs.itertuples()}
     for row in mine.itertuples():
         new, frozen, run = recipe(row.config), old.get((row.data, row.model), {}), row.run
-        # A baseline may be older than an option, or than the knowledge that it decides nothing; the teachers' own
-        # options are absent where they are the student's.
-        both = (new.keys() & frozen.keys()) | {k for k in {*new, *frozen} if k.startswith("teachers.train.")}
+        # A baseline may be older than an option, or than the knowledge that it decides nothing. What is absent where it
+        # is None: options that came later, and the teachers' own where they are the student's.
+        absent = {k for k in {*new, *frozen} if k in LATER or k.startswith("teachers.train.")}
+        both = (new.keys() & frozen.keys()) | absent
         varying = [k for k in sorted(both) if decides(k) and new.get(k) != frozen.get(k)]
         if varying:
             what = ", ".join(f"{k}: {frozen.get(k)} -> {new.get(k)}" for k in varying)

@@ -26,9 +26,9 @@ class Outcome(NamedTuple):
 
     @property
     def words(self) -> str:
-        """`Failed: 4 of 12 runs [10, 65] % against 0 of 12 [0, 26] % (McNemar p = .125).`"""
+        """`Failed: 4 of 12 [9.9, 65.1] % against 0 of 12 [0.0, 26.5] % (McNemar p = .125).`"""
         mine, other = shown(self.variant), shown(self.reference)
-        return f"{self.what.capitalize()}: {mine} of its runs against {other} (McNemar {p_equals(self.p)})."
+        return f"{self.what.capitalize()}: {mine} against {other} (McNemar {p_equals(self.p)})."
 
 
 def outcomes_of(block: pd.DataFrame, variant: str, reference: str, column: str, study: Study) -> tuple[Outcome, ...]:

@@ -24,7 +24,7 @@ from analysis.verdicts.contrasts import comparisons_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.records.looks import Standing
+    from analysis.records.looks import Look, Standing
     from analysis.records.study import Study
 
 NAMES = {1: "better", -1: "worse", 2: "equivalent"}
@@ -182,6 +182,19 @@ def _statistic(d: NDArray, design: sequential.Design) -> float:
 def open_arms(standings: list[Standing]) -> set[tuple[str, str, str]]:
     """(data, model, arm) of every arm that a comparison without a verdict needs."""
     return {(s["data"], s["model"], arm) for s in standings if s["verdict"] == "open" for arm in s["weights"]}
+
+
+def changed(runs: pd.DataFrame, study: Study, look: Look) -> str | None:
+    """The first comparison of a look that these runs do not repeat, in words; None where they repeat all of it."""
+
+    def by_name(standings: list[Standing]) -> dict[tuple[str, ...], Any]:
+        keys = ("family", "data", "model", "variant", "reference")
+        return {tuple(s[key] for key in keys): s["differences"] for s in standings}
+
+    again = by_name(stand(runs[runs["seed"].isin(look["seeds"])], study, look["seeds"], look["sets"]))
+    before = by_name(look["standings"])
+    other = next((name for name in before | again if before.get(name) != again.get(name)), None)
+    return other and " and ".join(filter(None, other[-2:]))
 
 
 def entry(

@@ -12,15 +12,15 @@ from analysis.verdicts.notation import level, p_equals, probability
 
 _TESTS = {"guarded": "the deciding test", "sign_flip": "the sign-flip test", "t": "the paired t test"}
 _INTERACTION = {
-    "better": "the two factors help more together than their effects add up to",
-    "worse": "the two factors help less together than their effects add up to",
+    "better": "together the two help more than their effects add up to",
+    "worse": "together the two help less than their effects add up to",
     "equivalent": "the effects add up, within the margin",
-    "inconclusive": "whether the effects add up is not known",
+    "inconclusive": "whether the effects add up is open",
 }
 _EFFECT = {
     "better": "helps",
     "worse": "hurts",
-    "equivalent": "changes nothing of interest",
+    "equivalent": "changes nothing beyond the margin",
     "inconclusive": "may or may not help",
 }
 
@@ -49,10 +49,13 @@ def _estimate(c: Contrast, value: float, low: float, high: float) -> str:
 
 def sentence(c: Contrast) -> str:
     """The whole verdict of one contrast."""
-    m = metrics.metric(c.metric)
-    parts = [_claim(c, m.label), *(outcome.words for outcome in c.outcomes)]
-    parts += [text for text in (_limits(c), _teachers(c)) if text]
-    return ("Exploratory: " if c.role == "exploratory" else "") + " ".join(parts)
+    parts = [claim(c), *(outcome.words for outcome in c.outcomes), _limits(c), _teachers(c)]
+    return " ".join(part for part in parts if part)
+
+
+def claim(c: Contrast) -> str:
+    """The verdict itself, with its numbers."""
+    return ("Exploratory: " if c.role == "exploratory" else "") + _claim(c, metrics.metric(c.metric).label)
 
 
 def _claim(c: Contrast, label: str) -> str:
@@ -69,19 +72,19 @@ def _claim(c: Contrast, label: str) -> str:
     sets = f" for these {len(c.sets)} teacher sets" if len(c.sets) > 1 else ""
     small = c.p_equivalence <= c.alpha
     if c.kind == "interaction":
-        return f"Interaction of {c.variant}: {_INTERACTION[c.verdict]} ({numbers})."
+        return f"{c.variant}: {_INTERACTION[c.verdict]} ({numbers})."
     if c.kind == "effect":
         tail = ", though by less than the margin" if small and c.verdict in ("better", "worse") else ""
-        return f"Over both levels of the other factor, {c.variant} {_EFFECT[c.verdict]}{sets}{tail} ({numbers})."
+        return f"Main effect: {c.variant} {_EFFECT[c.verdict]}{sets}{tail} ({numbers})."
     if c.verdict in ("better", "worse"):
-        tail = ", though by less than the margin of interest" if small else ""
+        tail = ", though by less than the margin" if small else ""
         if c.outcomes:  # where some runs are lost, better is not said of all
             return f"The typical run of {c.variant} is {c.verdict} than that of {c.reference}{sets}{tail} ({numbers})."
         return f"{c.variant} is {c.verdict} than {c.reference}{sets}{tail} ({numbers})."
     if c.verdict == "equivalent":
         m = metrics.metric(c.metric)
         return (
-            f"{c.variant} and {c.reference} are equivalent within a margin of {m.text(c.margin)}{sets} "
+            f"{c.variant} and {c.reference} are equivalent within the margin of {m.text(c.margin)}{sets} "
             f"({numbers}, {p_equals(c.p_equivalence, 'equivalence p')})."
         )
     return f"{c.variant} against {c.reference} is inconclusive ({numbers})."
@@ -112,10 +115,11 @@ def _limits(c: Contrast) -> str:
         # What else is found in its family makes Holm's step easier, and is what Benjamini-Hochberg's depends on.
         power = "80 % power" if c.family_size == 1 else "at least 80 % power"
         alone = ", before adjustment" if c.adjustment == "BH" else ""
-        parts.append(f"A true difference of {detectable(c)} would have been found with {power}{alone}.")
+        parts.append(f"{c.n} seeds find a difference of {detectable(c)} with {power}{alone}")
     if c.margin and c.needed_high != c.n and needed(c):
-        parts.append(f"Finding the margin of {m.text(c.margin)} as surely needs {needed(c)} seeds.")
-    return " ".join(parts)
+        parts.append(f"the margin of {m.text(c.margin)} needs {needed(c)}" + ("" if parts else " seeds"))
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def detectable(c: Contrast) -> str:
@@ -140,10 +144,10 @@ def _teachers(c: Contrast) -> str:
     m = metrics.metric(c.metric)
     if len(c.sets) < 2 or math.isnan(c.low_sets):
         return ""
-    beyond = ", so nothing is established of other teachers" if c.low_sets <= 0 <= c.high_sets else ""
+    beyond = "not established, " if c.low_sets <= 0 <= c.high_sets else ""
     return (
-        f"Over {len(c.sets)} teacher sets: same sign in {c.sets_agreeing}; over teachers in general "
-        f"[{m.text(c.low_sets, plus=True)}, {m.text(c.high_sets, plus=True)}]{beyond}."
+        f"For other teachers: {beyond}[{m.text(c.low_sets, plus=True)}, {m.text(c.high_sets, plus=True)}], "
+        f"same sign in {c.sets_agreeing} of {len(c.sets)} sets."
     )
 
 
@@ -168,14 +172,11 @@ def limits(found: list[Contrast]) -> list[str]:
     lines = []
     sets = sorted({number for c in found for number in c.sets})
     if len(sets) == 1:
-        lines.append(
-            f"All conclusions are conditional on teacher set {sets[0]}: "
-            "other teachers may rank the variants differently."
-        )
+        lines.append(f"All of this is about teacher set {sets[0]}: other teachers may rank the variants differently.")
     elif sets:
         lines.append(
-            f"Tests average each seed over its teacher sets ({', '.join(map(str, sets))}) and are conditional on these; "
-            "the interval over teachers in general is that of crossed random effects."
+            f"Tests average each seed over teacher sets {', '.join(map(str, sets))} and are about these; intervals for other "
+            "teachers are those of crossed random effects."
         )
     first = [c for c in found if c.role == "primary" and c.n > 0] or [c for c in found if c.n > 0]
     short = [c for c in first if c.floor_adjusted > c.alpha]
@@ -189,10 +190,10 @@ def limits(found: list[Contrast]) -> list[str]:
     families = dict.fromkeys(c.family for c in found if c.role == "primary")
     if len(families) > 1:
         lines.append(
-            f"Each of the {len(families)} families is held at {level(found[0].alpha)} by itself; over all of them a false "
-            "verdict is likelier (up to .08 for three families of shared arms, see CALIBRATION.md)."
+            f"Each of the {len(families)} families is held at {level(found[0].alpha)} by itself; all together err more often "
+            "(three of shared arms: up to .08, see CALIBRATION.md)."
         )
-    images = [c for c in first if c.error_images > c.error_seeds]
+    images = list({c.compared: c for c in reversed(first) if c.error_images > c.error_seeds}.values())[::-1]
     if images:
         m = metrics.metric(images[0].metric)
         names = "; ".join(f"{c.label} {m.text(c.error_images)} against {m.text(c.error_seeds)}" for c in images)

@@ -62,8 +62,13 @@ def accept(given: argparse.Namespace) -> int:
         print(packages.explain(missing), file=sys.stderr)
         return 1
     from harness.bench.acceptance import Acceptance
+    from harness.runtime.console import complain
 
-    return Acceptance(given.acceptance, given.options, given.small).run()
+    try:
+        return Acceptance(given.acceptance, given.options, given.small).run()
+    except OSError as error:
+        complain(f"cannot write to {given.acceptance}: {error.strerror}")
+        return 1
 
 
 def bench(given: argparse.Namespace) -> int:
@@ -73,31 +78,39 @@ def bench(given: argparse.Namespace) -> int:
     from harness.bench.subjects import read_options
     from harness.bench.table import ladder_table, table
     from harness.config import ConfigError
-    from harness.runtime.console import Console
+    from harness.runtime.console import Console, complain
     from harness.store.files import to_json, write_atomically
 
-    def save(result: dict) -> None:
-        if given.output:
-            write_atomically(given.output, to_json(result, 1))
+    def save(result: dict) -> bool:
+        """Whether it is where it was asked for; what is measured is shown in any case."""
+        try:
+            if given.output:
+                write_atomically(given.output, to_json(result, 1))
+        except OSError as error:
+            complain(f"cannot write to {given.output}: {error.strerror}")
+            return False
+        return True
 
     console = Console(sys.stderr if given.json else None)
     try:
         options = read_options(given.options)
         work = partial(climb, rungs=choose_rungs(given.rungs), save=save) if given.ladder else measure
         result = work(options, with_naive=given.naive, folder=given.profile, console=console)
-    except (ConfigError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ConfigError, ValueError, OSError) as error:
+        complain(error)
         return 1
-    save(result)
+    status = 0 if save(result) else 1
     if given.json:
         print(json.dumps(result))
-        return 0
+        return status
     for one in result.values() if given.ladder else [result]:
         console.show(table(one))
     if given.ladder:
         console.show(ladder_table(result))
-    return 0
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from harness.runtime.console import run_command
+
+    run_command(main)

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.bench import page
 from harness.bench.parts import LARGE, MACHINE, SMALL, Part, plan
-from harness.runtime.console import Console, duration
+from harness.runtime.console import Console, complain, duration
 from harness.runtime.interruption import Stop, StopRequest
 from harness.store.files import Damaged, read_json, read_json_lines, write_atomically, write_json
 from harness.store.provenance import ROOT
@@ -37,7 +37,7 @@ class Acceptance:
     def run(self) -> int:
         """All parts; returns the exit status: 0 they came to an end, 1 there is nothing to begin with, 2 not all did."""
         if (self.folder / "acceptance.json").exists():
-            print(f"error: {self.folder} holds an acceptance: name another folder", file=sys.stderr)
+            complain(f"{self.folder} holds an acceptance: name another folder")
             return 1
         self.folder.mkdir(parents=True, exist_ok=True)
         with StopRequest() as stop:

@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from yaml import YAMLError
 
 import methods
 from harness import streams
@@ -50,12 +51,12 @@ def read_options(arguments: list[str]) -> Options:
     """Options from NAME=VALUE (lists as NAME=a,b). Raises ConfigError for what is no option or no such value."""
     if bad := [argument for argument in arguments if "=" not in argument]:
         raise ConfigError(f"{bad[0]!r} is no OPTION=VALUE; options: {', '.join(asdict(Options()))}")
-    given = OmegaConf.from_dotlist(arguments)
-    if "methods" in given:
-        given.methods = str(given.methods).split(",")
     try:
+        given = OmegaConf.from_dotlist(arguments)
+        if "methods" in given:
+            given.methods = str(given.methods).split(",")
         options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), given))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"{first}; options: {', '.join(asdict(Options()))}") from error
     for name in ("precision", "compile"):

@@ -19,7 +19,12 @@ class Data:
     name: str = "digits"
     root: str | None = None  # folder of the files, where the set is not part of the package; None: data
     download: bool = False  # get what is missing there; checksums are verified
-    validation: int | None = None  # images held out for validation; None: as the set's module in harness/data says
+    # Train images held out for validation, of folders the same share of each class; None: as the set's module in
+    # harness/training/data says.
+    validation: int | None = None
+    # Images to train on, of those that are not held out, which stay the same: as many of each class as its share. A
+    # smaller number is a part of every larger one, and teachers learn from the same. None: all.
+    train: int | None = None
     image_size: int = 64  # of folder and imagenet: images are scaled to it
     memory_gb: float = 4.0  # of folder and imagenet: sets that would be larger decoded stay in files, read by workers
     workers: int | None = None  # processes that read such sets; None: one a core, at most 16; 0: none beside the run's
@@ -151,7 +156,9 @@ class Config:
     deterministic: bool = (
         False  # on a GPU, only algorithms that repeat themselves bit for bit (a CPU's always do); slower
     )
-    threads: int | None = None  # of torch on the CPU; None: SLURM's for the job, one for preresnet_tiny, else torch's
+    # Of torch on the CPU, where their number decides the last digits of a result; None: one for preresnet_tiny, else the
+    # cores that the process may use, in a job no more than it was granted.
+    threads: int | None = None
     force: bool = False  # run again what is done
     fail_fast: bool = False  # a sweep's first failure cancels what has not finished
     harness: Harness = field(default_factory=Harness)

@@ -25,7 +25,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
 def nll_of_log(log_probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Mean -log p of the label, from log-probabilities."""
     log_probabilities = np.asarray(log_probabilities, np.float64)
-    return float(-np.take_along_axis(log_probabilities, np.asarray(labels)[:, None], 1).mean())
+    return float(0.0 - np.take_along_axis(log_probabilities, np.asarray(labels)[:, None], 1).mean())  # never -0.0
 
 
 def nll_of_logits(logits: ArrayLike, labels: ArrayLike) -> float:

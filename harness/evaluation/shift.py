@@ -33,7 +33,8 @@ from harness.store.findings import Findings
 from harness.training.data import Split
 from harness.training.data.archives import root_folder
 from harness.training.data.files import FileImages
-from harness.training.data.images import image_files, read_images
+from harness.training.data.images import read_images
+from harness.training.data.listing import LeftOut, list_images
 from harness.training.data.tiny_imagenet import FOLDER, SIZE, read_lines
 from harness.training.device import device_kind
 from harness.training.inference import predict
@@ -124,13 +125,16 @@ class Shift:
     def read_tree(self, kind: str, severity: int) -> Split:
         files: list[Path] = []
         labels: list[int] = []
+        left_out = LeftOut()
         for label, wnid in enumerate(read_lines(self.root / FOLDER / "wnids.txt")):
             place = self.folder / kind / str(severity) / wnid
-            found = image_files(place) if place.is_dir() else []
+            found = list_images(place, left_out) if place.is_dir() else []
             if not found:
                 raise ConfigError(f"{place} has no images")
             files += found
             labels += [label] * len(found)
+        if left_out.total():
+            self.say(f"{self.folder / kind / str(severity)}: {left_out}")
         return Split(read_images(files, SIZE), torch.tensor(labels))
 
 
@@ -143,12 +147,19 @@ def check_arrays(folder: Path, test: Split) -> list[str]:
         raise ConfigError(f"{folder} lacks {'labels.npy' if types else 'TYPE.npy files'}")
     for path in files:
         expected = shape[:1] if path.stem == "labels" else shape
+        if not path.is_file():  # a named pipe would be waited for
+            raise ConfigError(f"{path} is no file")
         try:
-            found = np.load(path, mmap_mode="r").shape
+            found = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from error
-        if found != expected:
-            raise ConfigError(f"{path} is an array of {found}, not of {expected}")
+        if found.shape != expected:
+            raise ConfigError(f"{path} is an array of {found.shape}, not of {expected}")
+        if path.stem == "labels":
+            if not np.array_equal(found, np.tile(test.labels.cpu().numpy(), len(SEVERITIES))):
+                raise ConfigError(f"{path} has other labels than the test images, in their order, at each severity")
+        elif found.dtype != np.uint8:
+            raise ConfigError(f"{path} is an array of {found.dtype}, not of bytes")
     return types
 
 

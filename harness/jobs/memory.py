@@ -92,7 +92,8 @@ def size(config: Config) -> tuple[Any, ...]:
     epochs = recipe["epochs"] if teachers["cache"] == "auto" else None
     method = json.dumps(config["method"], sort_keys=True)
     return (
-        *(config["data"].get("image_size"), method, teachers["size"], teachers["cache"], epochs),
+        *(config["data"].get("image_size"), config["data"].get("train")),
+        *(method, teachers["size"], teachers["cache"], epochs),
         *(recipe.get(name) for name in SIZES),
     )
 

@@ -9,6 +9,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+from harness.store.files import Damaged, read_bytes
 from harness.store.provenance import REVISION_FILE, digest, revision, sources
 
 
@@ -16,12 +17,15 @@ def take(folder: Path) -> Path:
     """Copy the packages that jobs import to FOLDER/.code/HASH, once for each state of the code; returns that
     folder.
 
-    A job that starts there imports the copy, whatever happens to the original. The copy keeps the revision.
+    A job that starts there imports the copy, whatever happens to the original. The copy keeps the revision. One that
+    is not what its name says any more is set aside: jobs would run other code than their records claim, or none.
     """
     contents = {**sources(), REVISION_FILE: json.dumps(revision()).encode()}
     place = (folder / ".code" / digest(contents)).resolve()
     if place.exists():
-        return place
+        if holds(place, contents):
+            return place
+        place.rename(place.with_name(f"{place.name}.damaged-{uuid.uuid4().hex[:8]}"))
     scratch = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}")
     for name, content in contents.items():
         copy = scratch / name
@@ -45,3 +49,14 @@ def enter(place: Path) -> list[str]:
 def import_path(place: Path) -> str:
     """The PYTHONPATH with which a process does so."""
     return os.pathsep.join(filter(None, (str(place), os.environ.get("PYTHONPATH"))))
+
+
+def holds(place: Path, contents: dict[str, bytes]) -> bool:
+    """Whether a folder holds these files as they are here, and nothing else that could be imported."""
+    there = {str(path.relative_to(place)) for path in place.rglob("*") if path.suffix == ".py" and path.is_file()}
+    if not there <= contents.keys():
+        return False
+    try:
+        return all(read_bytes(place / name) == content for name, content in contents.items())
+    except Damaged:
+        return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from harness.run.views import CachedTeachers, ViewCache, is_worth_it, place
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, Stop
 from harness.store.claim import Claimed
-from harness.store.files import Damaged, digest, set_damaged_aside
+from harness.store.files import Damaged, set_damaged_aside
 from harness.store.findings import Findings
 from harness.store.identity import bank_folder, run_directory
 from harness.store.predictions import SPLITS, read_predictions
 from harness.store.record import RECORD, check_files, read_record, settled
-from harness.store.weights import WEIGHTS, read_weights
+from harness.store.weights import WEIGHTS, digests, read_weights
 from harness.training.data import Dataset
 from harness.training.data.augmentation import Augmentation, count_views
 from harness.training.data.changes import image_changes
@@ -45,10 +44,9 @@ class Bank:
         self.directories = [run_directory(teacher) for teacher in teacher_configs(config)]
         self.names = [directory.name for directory in self.directories]
 
-    def weights(self) -> str:
-        """A hash of what the files of their weights hold: a teacher that was trained again may be another one."""
-        digests = [digest(directory / WEIGHTS) for directory in self.directories]
-        return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+    def weights(self) -> dict[str, str]:
+        """The SHA-256 of their weights, by name: a teacher that was trained again may be another one."""
+        return dict(zip(self.names, digests(self.directories), strict=True))
 
     def networks(self, count: int | None = None) -> list[nn.Module]:
         """The first `count` teachers, or all of them."""
@@ -115,8 +113,8 @@ def await_teacher(
             if stop():
                 raise Interrupted("stopped while waiting for a teacher") from claimed
             continue
-        if record["status"] == "done" and (said := distrust(directory, record)):
-            console.say(f"{said}, and the teacher is trained again")
+        if record["status"] == "done" and (damage := distrust(directory, record)):
+            console.say(f"{damage}, and the teacher is trained again")
             continue
         if record["status"] != "done":
             raise RuntimeError(f"teacher {directory.name} has {record['status']}: {record['error']['message']}")

@@ -31,11 +31,12 @@ class Checkpoints:
         self.directory, self.console = directory, console
         self.of = {"run": run, "data": data, "code": provenance.code(), "teachers": teachers}
 
-    def save(self, training: Training, epochs: int, attempts: int, wall_s: float) -> None:
-        """Write the checkpoint of a training. epochs: done; attempts, wall_s: so far."""
+    def save(self, training: Training, epochs: int, attempts: int, wall_s: float, arithmetic: list[str]) -> None:
+        """Write the checkpoint of a training. epochs: done; attempts, wall_s, arithmetic: so far."""
         buffer = io.BytesIO()
         torch.save(training.state(), buffer)
-        identity: Identity = {**self.of, "format": FORMAT, "epochs": epochs, "attempts": attempts, "wall_s": wall_s}
+        so_far = {"epochs": epochs, "attempts": attempts, "wall_s": wall_s, "arithmetic": arithmetic}
+        identity: Identity = {**self.of, "format": FORMAT, **so_far}
         write_checkpoint(self.directory, identity, buffer.getvalue())
 
     def load(self) -> tuple[Identity, dict[str, Any]] | None:

@@ -19,7 +19,7 @@ def validate(config: dict[str, Any]) -> None:
     teachers = config["teachers"]
     for name, value in flatten(config).items():
         require(not isinstance(value, float) or math.isfinite(value), f"{name} must be a number, not {value}")
-    for name in ("validation", "image_size"):
+    for name in ("validation", "train", "image_size"):
         chosen = config["data"][name]
         require(chosen is None or chosen >= 1, f"data.{name} must be at least 1, not {chosen}")
     for name in config["evaluate"]["ood"] or ():

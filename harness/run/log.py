@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.runtime.console import Bar, Console, duration
+from harness.store.files import append
 from harness.store.history import PROGRESS, append_epoch, cut_history, write_progress
 
 FILE_EVERY_S = 2.0
@@ -32,8 +33,8 @@ class RunLog:
 
     def write(self, text: str) -> None:
         """A dated line in run.log."""
-        with self.or_without(), (self.directory / "run.log").open("a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
+        with self.or_without():
+            append(self.directory / "run.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n", durable=False)
 
     @contextlib.contextmanager
     def or_without(self) -> Iterator[None]:

@@ -5,7 +5,6 @@ A teacher is a run like any other: a supervised one, in the bank's folder, with 
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from pathlib import Path
@@ -39,17 +38,14 @@ from harness.store.claim import Claim
 from harness.store.history import PROGRESS
 from harness.store.identity import is_teacher, run_directory, run_hash
 from harness.store.predictions import PREDICTIONS, write_predictions
-from harness.store.record import check_files, lacks, write_record
+from harness.store.record import check_files, lacks, taught_otherwise, write_record
 from harness.store.weights import WEIGHTS
-from harness.training import arithmetic, compilation, networks
+from harness.training import arithmetic, compilation, networks, threads
 from harness.training.data.changes import image_changes
 from harness.training.device import choose_device
 from harness.training.state import Training
 from harness.training.trainer import Diverged, Trainer, check_fit, check_parts
 from methods.method import Teachers
-
-# Its layers are so small that threads only wait for each other, on a busy machine a hundred times longer than they work.
-SMALL_MODEL = "preresnet_tiny"
 
 Record = dict[str, Any]
 
@@ -82,7 +78,8 @@ def execute(
         elif record := finished(directory, config, console):
             clean_up(directory)
             return record
-        return Run(config, directory, claim, device, console, stop, retry_teachers).execute()
+        with threads.use(threads.choose(config)):
+            return Run(config, directory, claim, device, console, stop, retry_teachers).execute()
 
 
 def clean_up(directory: Path) -> None:
@@ -109,14 +106,11 @@ class Run:
         self.retry_teachers = retry_teachers
         self.console, self.stop = console, lambda: stop() or claim.lost()
         self.started = time.time()
-        self.earlier: dict[str, Any] = {"epochs": 0, "attempts": 0, "wall_s": 0.0}
-        # Without a limit every job of a node would start a thread for each of its cores, and they would trample.
-        given = config["threads"] or (provenance.slurm() and int(os.environ.get("SLURM_CPUS_PER_TASK", 1)))
-        if given or config["model"] == SMALL_MODEL:
-            torch.set_num_threads(given or 1)
+        self.earlier: dict[str, Any] = {"epochs": 0, "attempts": 0, "wall_s": 0.0, "arithmetic": []}
         self.method = build_method(config)
         self.fingerprint: str | None = None  # of the data, once they are loaded
         self.bank: Bank | None = None  # once its teachers are there
+        self.taught: dict[str, str] = {}  # their weights' SHA-256 by name, before anything is learned from them
         self.teachers: Teachers | None = None
         # What torch.compile and CUDA graphs made of it, once it is trained.
         self.compiled: dict[str, Any] | None = None
@@ -136,6 +130,7 @@ class Run:
             for teacher in teacher_configs(self.config):
                 await_teacher(teacher, self.fingerprint, self.retry_teachers, execute, self.console, self.stop)
             self.bank = Bank(self.config, self.data, self.fingerprint, self.device)
+            self.taught = self.bank.weights()
             if trained:
                 self.log.write("trained before, only evaluated")
                 record = self.complete(trained)
@@ -166,7 +161,7 @@ class Run:
         self.steps_per_epoch = trainer.steps_per_epoch
         training = trainer.start(network)
         self.checkpoints = Checkpoints(
-            self.directory, run_hash(self.config), self.fingerprint, self.bank.weights(), self.console
+            self.directory, run_hash(self.config), self.fingerprint, " ".join(self.taught.values()), self.console
         )
         if found := self.checkpoints.load():
             self.earlier, state = found
@@ -186,7 +181,7 @@ class Run:
         """Write the checkpoint. Raises TakenOver."""
         self.claim.check()
         epochs = training.step // self.steps_per_epoch
-        self.checkpoints.save(training, epochs, self.earlier["attempts"] + 1, self.wall())
+        self.checkpoints.save(training, epochs, self.earlier["attempts"] + 1, self.wall(), self.arithmetic())
 
     def trainer(self) -> Trainer:
         config = self.config
@@ -224,6 +219,11 @@ class Run:
             raise ConfigError(f"model={config['model']}: {error}") from error
         return network
 
+    def arithmetic(self) -> list[str]:
+        """How it was computed, by this attempt and those that it goes on from."""
+        now = arithmetic.name(self.device, self.config["train"]["precision"])
+        return list(dict.fromkeys([*self.earlier["arithmetic"], now]))
+
     def wall(self) -> float:
         return self.earlier["wall_s"] + time.time() - self.started
 
@@ -260,6 +260,11 @@ class Run:
             raise ConfigError(
                 f"these data ({self.fingerprint}) are not those it was trained on ({trained['provenance']['data']})"
             )
+        if other := taught_otherwise(trained, self.taught):
+            raise ConfigError(
+                f"it learned from another {other} than the bank holds: that was trained again since, to other weights; "
+                "force=true trains this run again, too"
+            )
         check_files(self.directory, trained)
         network = read_network(self.directory, self.config["model"], self.data).to(self.device)
         check_predictions(self.directory, network, self.data)
@@ -287,7 +292,9 @@ class Run:
             "started": timestamp(self.started),
             "ended": timestamp(time.time()),
             "attempts": self.earlier["attempts"] + 1,
+            "arithmetic": self.arithmetic(),
             "teachers": self.bank.names if self.bank else [],
+            "teacher_weights": self.taught,
             "teacher_views": isinstance(self.teachers, CachedTeachers),
             "compiled": self.compiled,
             "captured": self.captured,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from harness.config import ConfigError
 from harness.run.run import execute
-from harness.runtime.console import Console, duration, format_metric
+from harness.runtime.console import Console, complain, duration, format_metric
 from harness.runtime.interruption import Interrupted, StopRequest
 from harness.store.claim import Claimed
 from harness.store.identity import run_directory
@@ -26,19 +25,21 @@ def run_single(config: dict[str, Any]) -> int:
         console.say(f"{error}; the same command goes on from there ({directory})")
         return 130
     except Claimed as error:
-        print(f"error: {directory} is in use: {error}", file=sys.stderr)
+        complain(f"{directory} is in use: {error}")
         return 1
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001  recorded with its traceback by the run itself; here it is said
         console.close()
-        print(f"error: {type(error).__name__}: {error}; see {directory / 'run.log'}", file=sys.stderr)
+        complain(f"{type(error).__name__}: {error}; see {directory / 'run.log'}")
         return 1
     console.close()
     if record["status"] == "diverged":
-        print(f"error: diverged: {record['error']['message']}; see {directory}", file=sys.stderr)
+        complain(f"diverged: {record['error']['message']}; see {directory}")
         return 1
     console.show(metrics_table(record))
+    for note in record.get("notes") or ():
+        console.say(f"note: {note}")
     cost = record["cost"]
     console.say(
         f"epoch {record['selection']['epoch']} chosen on validation data; {duration(cost['wall_s'])}, "

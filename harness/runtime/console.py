@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any, NoReturn, TextIO
 
 LINE_EVERY_S = 10.0
 LOG_WIDTH = 180
+STOPPED = 130  # the exit status of what a person stopped
 
 
 class Lasting:
@@ -15,8 +19,8 @@ class Lasting:
     encoding without a character take words, never the process.
     """
 
-    def __init__(self, stream: TextIO):
-        self.stream = stream
+    def __init__(self, stream: TextIO, forgiven: tuple[type[Exception], ...] = (OSError, ValueError)):
+        self.stream, self.forgiven = stream, forgiven  # ValueError: the stream is closed
         self.gone = False
 
     def __getattr__(self, name: str) -> Any:
@@ -29,21 +33,56 @@ class Lasting:
             except UnicodeEncodeError:
                 encoding = self.stream.encoding or "ascii"
                 self.stream.write(text.encode(encoding, "replace").decode(encoding))
-            except (OSError, ValueError):  # ValueError: it is closed
-                self.gone = True
+            except self.forgiven:
+                self.let_go()
         return len(text)
 
     def flush(self) -> None:
         if not self.gone:
             try:
                 self.stream.flush()
-            except (OSError, ValueError):
-                self.gone = True
+            except self.forgiven:
+                self.let_go()
+
+    def let_go(self) -> None:
+        """What its buffer still holds goes nowhere, or the interpreter would complain of it at its end."""
+        self.gone = True
+        with contextlib.suppress(OSError, ValueError):  # a stream that is no file, or is closed
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+
+
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """End this process as a command, with the status that `main` returns.
+
+    Who reads its words may leave before it ends, as `head` does; where they are its result and a disk does not take
+    them, it fails as ever. Whoever stops it by Ctrl-C knows why it ends.
+    """
+    sys.stdout, sys.stderr = (Lasting(stream, (BrokenPipeError,)) for stream in (sys.stdout, sys.stderr))
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = STOPPED
+    sys.exit(status)
+
+
+def complain(error: object) -> None:
+    """What went wrong, as one line on stderr, whatever names are in it."""
+    print(f"error: {one_line(str(error))}", file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """Text without what would steer a terminal or begin a line: names and messages come from files that anybody may
+    have written.
+    """
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def printable(text: str) -> str:
-    """Text without what would steer a terminal: names and messages come from files that anybody may have written."""
-    return "".join(c if c == "\n" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """Lines of text, each of them `one_line`."""
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 class Console:
@@ -71,7 +110,8 @@ class Console:
         if self._bars is None:
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"))
+            words = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False))
+            columns = (words[0], BarColumn(24), words[1])
             self._bars = Progress(*columns, console=self.rich, transient=True)
             self._bars.start()
         return self._bars

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
 
 # The keyboard, a node that shuts down, SLURM before a limit or preemption, a terminal that goes away.
@@ -18,9 +18,9 @@ class Interrupted(RuntimeError):
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
-    """Signals wait; for a child that is started in here they wait until it is in a StopRequest of its own."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2})
+def held_back(signals: Iterable[int] = (signal.SIGTERM, signal.SIGUSR2)) -> Iterator[None]:
+    """Signals wait; for a child that is started in here they wait until it is in a StopRequest of its own, if ever."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from harness.store.checkpoint import CHECKPOINT
-from harness.store.files import Damaged, set_damaged_aside
+from harness.store.files import Damaged, place, set_damaged_aside
 from harness.store.record import RECORD, lost_files, read_record, settled
 from harness.store.submission import SUBMISSION
 
@@ -42,11 +42,19 @@ def keep_trained(directory: Path) -> bool:
 
 
 def put_back_trained(directory: Path) -> bool:
-    """Undo `keep_trained`, where more could not be found out; False where there was nothing to undo."""
+    """Undo `keep_trained`, where more could not be found out; False where there was nothing to undo, or where the run
+    is done by now, with a record that knows more.
+    """
+    trained, record = Path(directory) / TRAINED, Path(directory) / RECORD
     try:
-        (Path(directory) / TRAINED).replace(Path(directory) / RECORD)
+        place(trained, record)  # unlike a rename never over what somebody writes at this moment
     except FileNotFoundError:
         return False
+    except FileExistsError:
+        if not trained.exists() or (settled(directory) or {}).get("status") == "done":
+            return False
+        trained.replace(record)
+    trained.unlink(missing_ok=True)
     return True
 
 
@@ -94,10 +102,10 @@ def remove(directory: Path, suffix: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def move(path: Path, place: Path, replace: bool = True) -> None:
+def move(path: Path, target: Path, replace: bool = True) -> None:
     """Rename a file that may not be there; without `replace` one in its place stays, and it goes."""
     with contextlib.suppress(FileNotFoundError):
-        if not replace and place.exists():
+        if not replace and target.exists():
             path.unlink()
         else:
-            path.replace(place)
+            path.replace(target)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, TypedDict
 
-from harness.store.files import Seconds, read_json_lines, to_json
+from harness.store.files import Seconds, append, read_json_lines, to_json
 
 
 class Job(TypedDict, total=False):
@@ -35,8 +35,10 @@ class Event(Fact):
 def append_event(directory: Path, event: str, slurm: dict[str, Any] | None, **facts: Any) -> None:
     """Add what happened to a run's job, which provenance.slurm describes."""
     Path(directory).mkdir(parents=True, exist_ok=True)
-    with (Path(directory) / "attempts.jsonl").open("a") as file:
-        file.write(to_json({"event": event, "time": time.time(), "slurm": slurm, **facts}) + "\n")
+    append(
+        Path(directory) / "attempts.jsonl",
+        to_json({"event": event, "time": time.time(), "slurm": slurm, **facts}) + "\n",
+    )
 
 
 def read_events(directory: Path) -> list[Event]:

@@ -14,12 +14,12 @@ from typing import TypedDict
 from harness.store.files import Count, Damaged, Seconds, parse_json, read_bytes, to_json, write_atomically
 
 CHECKPOINT = "checkpoint.pt"
-FORMAT = 2
+FORMAT = 3  # 3: arithmetic
 
 
 class Identity(TypedDict):
     """What a checkpoint is of: the run's hash, fingerprint of the data, hash of the code, and of the weights of the
-    teachers; and how far it had come.
+    teachers; how far it had come, and by which arithmetic.
     """
 
     format: int
@@ -30,6 +30,7 @@ class Identity(TypedDict):
     epochs: Count
     attempts: Count
     wall_s: Seconds
+    arithmetic: list[str]
 
 
 def write_checkpoint(directory: Path, identity: Identity, state: bytes) -> None:

@@ -257,5 +257,7 @@ def visible_processes() -> list[Any]:
 
 
 def describe(owner: dict[str, Any]) -> str:
+    if owner["pid"] is None:
+        return "a claim that cannot be read is on it"
     job = f", job {owner['job']}" if owner["job"] else ""
     return f"process {owner['pid']} on {owner['host']}{job} is working on it"

@@ -9,7 +9,7 @@ from msgspec import Meta
 from harness.store.files import Count, Seconds
 
 Share = Annotated[float, Meta(ge=0, le=1)]
-Loss = Annotated[float, Meta(ge=0)]
+Loss = Annotated[float, Meta(ge=0, lt=1e300)]  # of which the mean is a number, too
 Amount = Annotated[float, Meta(ge=0, le=1e30)]
 
 
@@ -106,7 +106,13 @@ class Selection(TypedDict):
     acc: float
 
 
-class Origin(TypedDict):
+class Learned(TypedDict, total=False):
+    """What earlier versions did not say of where a result came from."""
+
+    teacher_weights: dict[str, str]
+
+
+class Origin(Learned):
     """Where a result came from."""
 
     teachers: list[str]

@@ -99,18 +99,21 @@ def place(scratch: Path, path: Path) -> None:
         os.close(descriptor)
 
 
-def append(path: Path, text: str) -> None:
-    """Add text to the end of a file, on disk when this returns. Raises OSError, also where only a part of it went."""
+def append(path: Path, text: str, durable: bool = True) -> None:
+    """Add text to the end of a file; `durable`: it is on the disk when this returns. Raises OSError, also where only a
+    part of it went.
+    """
     # Without waiting: nobody may ever read from a named pipe in its place.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no file", str(path))
-        content = text.encode()
+        content = text.encode(errors="backslashreplace")  # names of files need not be text
         if os.write(descriptor, content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

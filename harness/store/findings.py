@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from harness.store import provenance
-from harness.store.files import Damaged, digest, read_json, write_json
-from harness.store.weights import WEIGHTS
+from harness.store.files import Damaged, read_json, write_json
+from harness.store.weights import digests
 
 Found = dict[str, Any]
 
@@ -33,7 +33,7 @@ def origin(teachers: Sequence[Path], fingerprint: str, device: str) -> list[Any]
 
     device: "cpu" or the GPU's name. They are computed in float32 whatever the precision of the training.
     """
-    return [provenance.code(), device, fingerprint, [digest(teacher / WEIGHTS) for teacher in teachers]]
+    return [provenance.code(), device, fingerprint, digests(teachers)]
 
 
 class Findings:

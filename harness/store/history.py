@@ -10,6 +10,7 @@ from harness.store.files import (
     Count,
     Damaged,
     Seconds,
+    append,
     read_json,
     read_json_lines,
     to_json,
@@ -31,8 +32,7 @@ class Progress(TypedDict):
 
 def append_epoch(directory: Path, summary: dict[str, Any]) -> None:
     """Add an epoch's summary: epoch, step, loss and its parts, lr, images_per_s, elapsed_s[, validation]."""
-    with (directory / HISTORY).open("a") as file:
-        file.write(to_json(summary) + "\n")
+    append(directory / HISTORY, to_json(summary) + "\n", durable=False)
 
 
 def read_history(directory: Path) -> list[dict[str, Any]]:

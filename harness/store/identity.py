@@ -23,18 +23,22 @@ INCIDENTAL = (
     ),
 )
 
+# Options that came after runs had been made, and what those did without: who says no more than that means the same run.
+LATER = {"data.train": None}
+
 
 def relevant(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that matters for the result."""
     kept = json.loads(json.dumps(config))
-    for key in INCIDENTAL:
+    for key in (*INCIDENTAL, *LATER):
         if key == "data.root" and config["data"]["name"] == "folder":
             continue  # where the images lie is all that tells one such set from another
         *groups, name = key.split(".")
         node = kept
         for group in groups:
             node = node[group]
-        node.pop(name, None)
+        if key not in LATER or node.get(name) == LATER[key]:
+            node.pop(name, None)
     return kept
 
 

@@ -76,7 +76,8 @@ SCHEMA = {
         "method_defaults": {"option": "its default at the time"},
         "host": "name",
         "device": "cpu, or the GPU's name",
-        "threads": "int",
+        "threads": "int, of torch on the CPU",
+        "arithmetic": ["how it was computed, in words, of every attempt that did so in another way"],
         "gpu": "None, or {cuda, cudnn, driver, deterministic, visible}",
         "compiled": "None, or {mode, graphs, not_compiled: {reason: count}, not_captured}, of torch.compile",
         "captured": "None, or {graphs, failure}: steps captured as CUDA graphs, and why none were",
@@ -87,6 +88,7 @@ SCHEMA = {
         "attempts": "int, 1 where the run was never interrupted",
         "streams": {"purpose": "the seed that its random stream began with"},
         "teachers": ["names of the bank's teachers, in member order"],
+        "teacher_weights": {"teacher's name": "SHA-256 of the weights that were learned from"},
         "teacher_views": "bool, whether teachers' answers came from the bank's views",
         "data": "fingerprint of the data and split",
         "asked_later": "absent, or {git, code, host, device, command} of what evaluated it after it was done",
@@ -190,6 +192,14 @@ def check_files(directory: Path, record: dict[str, Any], *names: str) -> None:
                 raise Damaged(f"{path} is not the file that its run wrote: its digest does not fit the record")
         except FileNotFoundError as error:
             raise Damaged(f"{path} is missing") from error
+
+
+def taught_otherwise(record: dict[str, Any], weights: dict[str, str]) -> str | None:
+    """The first of these teachers, their weights' SHA-256 by name, that is another than the run learned from; None where
+    there is none. Earlier records know only names.
+    """
+    learned_from = record["provenance"].get("teacher_weights", {})
+    return next((name for name, found in weights.items() if learned_from.get(name, found) != found), None)
 
 
 def lost_files(directory: Path, record: dict[str, Any]) -> list[str]:

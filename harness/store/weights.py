@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from harness.store.files import Damaged, read_bytes, reason, write_atomically
+from harness.store.files import Damaged, digest, read_bytes, reason, write_atomically
 
 WEIGHTS = "student.safetensors"
 
@@ -28,6 +29,11 @@ def in_order(content: bytes) -> bytes:
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
+
+
+def digests(directories: Sequence[Path]) -> list[str]:
+    """The SHA-256 of each run's weights: what it is, where its name only says how it was made."""
+    return [digest(directory / WEIGHTS) for directory in directories]
 
 
 def read_weights(directory: Path) -> dict[str, NDArray]:

@@ -85,7 +85,8 @@ def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int, str]:
     """Hours that the plan's runs will take by records of like runs in `runs` and the bank; how many of the
     plan's runs have such records; and whether the hours are GPU-hours or CPU-hours.
 
-    A like run has the same method, data set, model and number of epochs; the median of its kind counts.
+    A like run has the same method, data set, number of train images, model and number of epochs; the median of its kind
+    counts.
     """
     devices = set()
     seconds: dict[tuple[Any, ...], list[float]] = defaultdict(list)
@@ -102,7 +103,8 @@ def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int, str]:
 
 
 def kind(config: Config) -> tuple[Any, ...]:
-    return config["method"]["name"], config["data"]["name"], config["model"], config["train"]["epochs"]
+    data = config["data"]
+    return config["method"]["name"], data["name"], data.get("train"), config["model"], config["train"]["epochs"]
 
 
 def untouchable(*directories: Path) -> str | None:

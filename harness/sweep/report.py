@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.config.options import FOLDERS
 from harness.runtime.console import Console, duration
 from harness.store.files import Damaged
-from harness.store.record import answers, read_record
+from harness.store.record import answers, read_record, taught_otherwise
 from harness.sweep.plan import Plan
 from harness.sweep.summary import sweep_table
 
@@ -21,6 +21,7 @@ def report(plan: Plan, folder: Path, not_run: dict[Path, str], started: float, c
     """
     records, failures = [], []
     notes: dict[str, list[str]] = defaultdict(list)  # what is odd, and in which runs
+    taught: dict[str, str] = {}  # teachers' weights, by name
     for directory, config in plan.runs.items():
         try:
             record = read_record(directory)
@@ -29,6 +30,11 @@ def report(plan: Plan, folder: Path, not_run: dict[Path, str], started: float, c
             continue
         if record is not None and record["status"] == "done":
             records.append(record)
+            if other := taught_otherwise(record, taught):
+                notes[f"it learned from another {other} than the runs above: trained again, or of another bank"].append(
+                    directory.name
+                )
+            taught = {**record["provenance"].get("teacher_weights", {}), **taught}
             if not answers(record, config["evaluate"]):
                 log = directory / "run.log"
                 failures.append(

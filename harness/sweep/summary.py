@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from typing import Any
 
-from harness.runtime.console import format_metric
+from harness.runtime.console import format_metric, one_line
 from harness.store.identity import flatten, relevant
 from harness.store.record import METRICS
 
@@ -19,12 +19,14 @@ def arms(configs: list[dict[str, Any]]) -> list[str]:
     """A label for each run that equals another's where they differ in seed and teacher set only.
 
     The method's name, followed by every option that varies: among runs of this method for the method's own options,
-    among all runs for the rest.
+    among all runs for the rest, None where a run does without.
     """
     flat = []
     for config in configs:
         options = flatten(relevant(config))
         flat.append({key: value for key, value in options.items() if key not in ("seed", "teachers.set")})
+    shared = dict.fromkeys(key for options in flat for key in options if not key.startswith("method."))
+    flat = [options | {key: None for key in shared if key not in options} for options in flat]
     seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     for options in flat:
         for key, value in options.items():
@@ -47,8 +49,23 @@ def data_of(config: dict[str, Any]) -> tuple[str, str | None]:
     return data["name"], data.get("root")
 
 
+def teacher_sets(records: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """A record of each set of teachers, by images, names and weights: those of one name may have been trained again, or
+    lie in several banks. Version 1 knows names only.
+    """
+    sets: dict[tuple[Any, ...], dict[str, Any]] = {}
+    having = [record for record in records if {"teacher", "ensemble"} <= record["metrics"].keys()]
+    for record in sorted(having, key=lambda record: "teacher_weights" not in record["provenance"]):
+        names, weights = record["provenance"]["teachers"], record["provenance"].get("teacher_weights")
+        alike = (data_of(record["config"]), tuple(names))
+        if weights is not None or alike not in {(data, known) for data, known, _ in sets}:
+            sets.setdefault((*alike, weights and tuple(map(weights.get, names))), record)
+    return sets
+
+
 def sweep_table(records: list[dict[str, Any]]) -> Any:
     """A rich table of the done records, a row an arm, in the order in which the arms came."""
+    from rich.markup import escape
     from rich.table import Table
 
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -85,15 +102,13 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
             tied = math.isclose(means[label, metric], best[label, metric], rel_tol=1e-12)
             cells.append(f"[bold]{cell}[/bold]" if tied and len(rivals[label]) > 1 else cell)
         cost = f"{costs[label] / reference:.2f}" if reference else f"{costs[label]:.1f}"
-        table.add_row(label, *cells, str(len(group)), cost)
+        table.add_row(escape(one_line(label)), *cells, str(len(group)), cost)
     table.add_section()
+    sets = teacher_sets(records)
     for who, label in (("teacher", "one teacher"), ("ensemble", "teacher ensemble")):
-        sets = {
-            (data_of(r["config"]), tuple(r["provenance"]["teachers"])): r["metrics"][who]["test"]
-            for r in records
-            if who in r["metrics"]
-        }
-        if sets and len({data for data, _ in sets}) == 1:
-            cells = [format_metric(m, statistics.fmean(found[m] for found in sets.values())) for m in METRICS]
+        if len({data for data, *_ in sets}) == 1:
+            cells = [
+                format_metric(m, statistics.fmean(r["metrics"][who]["test"][m] for r in sets.values())) for m in METRICS
+            ]
             table.add_row(label, *cells, f"{len(sets)} set{'s' if len(sets) > 1 else ''}", "", style="dim")
     return table

@@ -1,7 +1,7 @@
 """How exactly a device computes: TF32, algorithms chosen by timing, kernels that repeat themselves.
 
 These are settings of the process. They are set in one place, for a training's steps and for what is computed between
-them, and what they were is recorded. On a CPU none of them has an effect.
+them, and what they were is recorded. On a CPU none of them has an effect; there threads decide (see `threads.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 from torch import nn
+
+# Of a user's environment: no TF32 whatever a program says; less than float32 whatever a program says.
+NO_TF32, LESS_ON_CPU = "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE"
 
 
 def prepare(deterministic: bool) -> None:
@@ -52,6 +55,31 @@ def keep_in(dtype: torch.dtype, network: nn.Module) -> None:
     for layer in network.modules():
         if type(layer) in (nn.Conv2d, nn.Linear):
             layer.weight = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
+
+
+def name(device: torch.device, precision: str) -> str:
+    """In words, what decides the last digits of a training in a precision of `train.precision`: two that differ here end
+    apart, whatever else is the same.
+    """
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+        where += ", deterministic" if torch.are_deterministic_algorithms_enabled() else ""
+    else:
+        count = torch.get_num_threads()
+        where = f"cpu {torch.backends.cpu.get_cpu_capability()}, {count} thread{'s' if count > 1 else ''}"
+    return f"{where}, {of_convolutions(device, precision)} convolutions, torch {torch.__version__}"
+
+
+def of_convolutions(device: torch.device, precision: str) -> str:
+    """The precision that a step's convolutions really have, which is that of `train.precision` where the device has it."""
+    kept = device.type == "cuda" and (
+        torch.cuda.get_device_capability(device) < (8, 0) or os.environ.get(NO_TF32) == "0"
+    )
+    if precision == "tf32" and (device.type == "cpu" or kept):
+        return "float32"
+    # oneDNN then computes in less than it is given; torch's own switch for that is in its defaults here.
+    less = os.environ.get(LESS_ON_CPU, "").lower() if device.type == "cpu" else ""
+    return f"{precision} as {less}" if less not in ("", "strict") else precision
 
 
 def describe(device: torch.device) -> dict[str, Any] | None:

@@ -71,6 +71,7 @@ def make_run(
     status: str = "done",
     revision: str = "a" * 40,
     teachers: list[str] | None = None,
+    weights: str | None = "f" * 64,
     fingerprint: str = "split0",
     study: dict[str, Any] | None = None,
     speed: float = 1000.0,
@@ -91,7 +92,7 @@ def make_run(
         "seed": seed,
         "study": study,
     }
-    members = range(1 if method == "kd" else 4)
+    names = teachers or [f"{data}-set{teacher_set}-m{m}" for m in range(1 if method == "kd" else 4)]
     name = run_hash(config)
     directory = folder / f"{method}-{data}-s{seed}-{name}"
     directory.mkdir(parents=True, exist_ok=True)
@@ -128,7 +129,8 @@ def make_run(
             "command": f"python -m harness method={method} seed={seed}",
             "started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:00:11+00:00",
             "attempts": 1, "streams": {},
-            "teachers": teachers or [f"{data}-set{teacher_set}-m{m}" for m in members],
+            "teachers": names,
+            **({"teacher_weights": dict.fromkeys(names, weights)} if weights else {}),
             "data": fingerprint,
             **({"method_defaults": DEFAULTS.get(method, {})} if defaults else {}),
         },

@@ -15,7 +15,7 @@ def test_a_folder_alone_prints_tables_and_verdicts(study_folder, capsys):
     assert "weight_averaging" in out
     assert "Verdicts" in out
     assert "combined is better than ensemble_kd" in out
-    assert "conditional on teacher set 0" in out
+    assert "about teacher set 0" in out
 
 
 @pytest.mark.parametrize(

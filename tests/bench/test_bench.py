@@ -94,6 +94,17 @@ def test_a_step_makes_the_passes_of_its_floor(data, name):
     assert measurement.count_flops(subject) / counter.total == pytest.approx(method.passes(MEMBERS), rel=0.02)
 
 
+def test_what_is_measured_is_shown_where_it_cannot_be_written(capsys, tmp_path):
+    options = ["model=preresnet8", "batch=4", "size=8", "classes=3", "rounds=2", "methods=kd", "device=cpu", "--json"]
+    (tmp_path / "file").touch()
+    assert main([*options, "--output", str(tmp_path / "file" / "bench.json")]) == 1
+    said = capsys.readouterr()
+    assert "error: cannot write to" in said.err
+    assert json.loads(said.out)["methods"]
+    assert main(["--acceptance", str(tmp_path / "file"), "--small"]) == 1
+    assert capsys.readouterr().err == f"error: cannot write to {tmp_path / 'file'}: File exists\n"
+
+
 def test_one_json_object_says_everything(capsys, tmp_path):
     options = ["model=preresnet8", "batch=4", "size=8", "classes=3", "teachers=2", "rounds=2", "methods=kd,combined"]
     output, traces = tmp_path / "bench.json", tmp_path / "traces"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from harness.evaluation import shift as shift_module
 from harness.evaluation.shift import ARRAYS, Shift
 from harness.store.findings import Findings
 from harness.training.data import Split
-from tests import formats
+from tests import damage, formats
 from tests.running import configure, run
 
 
@@ -195,6 +196,40 @@ def test_bad_official_files_are_named(tmp_path):
     (folder / "fog.npy").unlink()
     (folder / "labels.npy").unlink()
     with pytest.raises(ConfigError, match=r"lacks labels\.npy"):
+        shift_of(tmp_path)
+
+
+def as_floats(folder):
+    np.save(folder / "fog.npy", np.load(folder / "fog.npy") / np.float32(255))
+
+
+def as_archive(folder):
+    with (folder / "fog.npy").open("wb") as file:
+        np.savez(file, np.load(folder / "snow.npy"))
+
+
+def as_pipe(folder):
+    (folder / "fog.npy").unlink()
+    os.mkfifo(folder / "fog.npy")
+
+
+def labels_of_another_set(folder):
+    np.save(folder / "labels.npy", np.tile(formats.cycle(20, 9), 5))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (as_floats, r"fog\.npy is an array of float32, not of bytes"),
+        (as_archive, r"fog\.npy cannot be read"),
+        (as_pipe, r"fog\.npy is no file"),
+        (labels_of_another_set, r"labels\.npy has other labels than the test images"),
+    ],
+)
+def test_official_files_that_are_others_are_refused(change, says, tmp_path):
+    """Numbers of the right shape, which would be believed."""
+    change(write_arrays(tmp_path))
+    with damage.in_time(), pytest.raises(ConfigError, match=says):
         shift_of(tmp_path)
 
 

@@ -14,6 +14,7 @@ from harness.store.files import Damaged
 from harness.store.identity import run_directory
 from harness.store.record import answers, read_record, write_record
 from harness.sweep.plan import make_plan
+from harness.verify import main
 from tests import formats
 from tests.heads import TINY, Head, one, records
 from tests.running import configure, run
@@ -74,6 +75,38 @@ def test_what_cannot_be_answered_loses_nothing(tmp_path: Path, images: dict[str,
     assert read_record(directory) == known
     weights.write_bytes(content)
     assert run(tmp_path, "kd", **images, evaluate__shift=True)["shift"]
+
+
+def test_of_teachers_trained_again_since_it_is_not_compared_with_them(tmp_path: Path, images: dict[str, Any]) -> None:
+    known = run(tmp_path, "ensemble_kd", **images)
+    directory = run_directory(known["config"])
+    taught = known["provenance"]["teacher_weights"]
+    assert list(taught) == known["provenance"]["teachers"]
+    for name, weights in taught.items():
+        assert read_record(tmp_path / "teachers" / name)["files"]["student.safetensors"] == weights
+    assert main([str(directory)]) == 0
+    last = list(taught)[-1]
+    earlier = {**known["provenance"], "teacher_weights": {**taught, last: "0" * 64}}
+    known = write_record(directory, {**known, "provenance": earlier})
+    with pytest.raises(ConfigError, match=f"another {last} than the bank holds"):
+        run(tmp_path, "ensemble_kd", **images, evaluate__shift=True)
+    assert read_record(directory) == known
+    assert main([str(directory)]) == 1
+
+
+def test_what_only_training_can_verify_is_said_and_tried(
+    tmp_path: Path, images: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = run(tmp_path, "combined", **images, evaluate__shift=True)
+    directory = run_directory(known["config"])
+    assert main([str(directory)]) == 0
+    assert "; diagnostics, shift not tried again (--train does)" in capsys.readouterr().out
+    assert main([str(directory), "--train"]) == 0
+    assert "; trained again to the same files" in capsys.readouterr().out
+    known["shift"]["ensemble"]["acc"] -= 0.01
+    write_record(directory, known)
+    assert main([str(directory), "--train"]) == 1
+    assert "DOES NOT HOLD: shift, ensemble acc: trained again it comes out as" in capsys.readouterr().out
 
 
 def test_other_weights_or_other_data_are_refused(tmp_path: Path, images: dict[str, Any]) -> None:

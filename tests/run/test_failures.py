@@ -18,7 +18,7 @@ from harness.run.run import execute
 from harness.runtime.console import Console
 from harness.store.aside import BEFORE, TRAINED, bring_back, forget_aside, forget_before, set_aside
 from harness.store.identity import run_directory
-from harness.store.record import read_record
+from harness.store.record import read_record, write_record
 from harness.sweep.submission import Submitter
 from harness.sweep.summary import sweep_table
 from tests import formats
@@ -64,6 +64,15 @@ def test_a_run_that_dies_while_it_is_only_evaluated_stays_done(config: dict[str,
     assert death.bury(directory, config, KILLED)["status"] == "done"
     assert read_record(directory)["status"] == "done"
     assert (directory / "attempts.jsonl").read_text().count('"died"') == 1
+
+
+def test_what_a_run_has_found_out_since_is_not_undone(config: dict[str, Any]) -> None:
+    directory = run_directory(config)
+    earlier = plant(directory, config)
+    (directory / "record.json").rename(directory / TRAINED)
+    later = write_record(directory, {**earlier, "notes": ["evaluated again"]})
+    assert death.bury(directory, config, KILLED) == later
+    assert read_record(directory) == later
 
 
 @pytest.mark.parametrize("anew", [False, True])

@@ -17,6 +17,7 @@ import torch
 
 from harness.config import ConfigError
 from harness.config.teachers import teacher_configs
+from harness.evaluation import metrics
 from harness.run import bank, data
 from harness.run.run import execute
 from harness.runtime.console import Console
@@ -429,6 +430,19 @@ def test_a_network_that_bursts_in_its_last_step_has_diverged(
     assert read_record(run_directory(taught))["status"] == "failed", "the student did nothing wrong"
     assert read_record(run_directory(teacher_configs(taught)[0]))["status"] == "diverged"
     assert len(jsons(tmp_path)) >= 3
+
+
+def test_what_is_odd_about_one_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from harness.__main__ import main
+
+    photos = formats.write_folders(tmp_path / "photos")
+    options = ["data=folder", f"data.root={photos}", "data.image_size=8", "data.validation=5", "train.batch_size=5"]
+    assert main(["method=supervised", "train=smoke", "threads=1", f"runs={tmp_path / 'runs'}", *options]) == 0
+    assert "note: the validation split has 3 images" in capsys.readouterr().out
+
+
+def test_a_loss_of_nothing_has_no_sign() -> None:
+    assert str(metrics.nll_of_logits(np.array([[0.0, -1e9]]), np.array([0]))) == "0.0"
 
 
 def test_no_file_holds_a_number_that_is_none(banked: tuple[Path, tuple[Any, Any]]) -> None:

@@ -102,6 +102,11 @@ def test_a_job_runs_the_code_of_its_submission(two_heads: list[Head], code: Path
     assert now.stdout.strip() != code_hash, "the checkout has changed meanwhile"
 
 
+def test_a_small_network_has_one_thread_whatever_its_job_was_granted(two_heads: list[Head]) -> None:
+    found = records(two_heads[0].runs).values()
+    assert {record["provenance"]["threads"] for record in found} == {1}
+
+
 def test_runs_on_one_node_have_a_gpu_each(two_heads: list[Head]) -> None:
     attempts = []
     for run in directories(two_heads[0].runs):

@@ -6,6 +6,7 @@ With -s a table; HARNESS_FUZZ=N as in tests/damage.py.
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,10 +32,11 @@ from harness.store.submission import write_config, write_submission
 from harness.store.weights import WEIGHTS
 from harness.sweep.plan import estimate_hours, make_plan
 from harness.sweep.report import report
+from harness.sweep.summary import sweep_table
 from harness.sweep.watch import outcome
 from tests import damage
 from tests.damage import Damage
-from tests.planted import plant
+from tests.planted import TEST, plant
 from tests.running import configure, run
 
 TABLE: Counter[str] = Counter()
@@ -253,3 +255,34 @@ def test_verify_finds_what_does_not_hold(
     assert verify.main([str(mine), str(other)]) == 0
     damages = [one for source in (damage.flips(content, few=4), damage.cuts(content, few=2)) for one in source]
     try_all("verify", path, iter([*damages, *damage.places(), *list(damage.texts())[::4]]), look)
+
+
+def test_a_folder_that_nobody_may_look_into_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's, in the folder of a group; root, who is refused nothing, is somebody else for as long."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    closed, run = Path("closed"), Path("kd-s0-0123456789ab")
+    closed.mkdir(0o700)
+    run.mkdir()
+    me = os.geteuid()
+    os.seteuid(65534) if me == 0 else closed.chmod(0)
+    try:
+        assert list(verify.find_runs(Path())) == [closed, run]
+        with pytest.raises(Damaged, match=r"closed/record.json cannot be read: Permission denied"):
+            verify.verify(closed, False, Console())
+    finally:
+        os.seteuid(me)
+        closed.chmod(0o700)
+
+
+def test_means_of_extreme_numbers_are_numbers(tmp_path: Path) -> None:
+    """Each of two losses is one; their sum is not."""
+    config = configure(tmp_path)
+    directory = run_directory(config)
+    for value, believed in ((1e299, True), (1e308, False)):
+        plant(directory, config, metrics={"student": {"test": {**TEST, "nll": value}}})
+        if believed:
+            sweep_table([read_record(directory)] * 50)
+        else:
+            with pytest.raises(Damaged, match="is not as it should be"):
+                read_record(directory)

@@ -92,7 +92,7 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
     if len(sets) == 1:
         table.notes.append(f"Conditional on teacher set {sets[0]}.")
     if (done["mixed"] != "").any():
-        table.notes.append(f"* mixes, on request: {', '.join(sorted(set(','.join(done['mixed']).split(',')) - {''}))}.")
+        table.notes.append(f"* mixes: {', '.join(sorted(set(','.join(done['mixed']).split(',')) - {''}))}.")
     return table
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from importlib import import_module
 from typing import Any
 
+from harness.config.options import DATA
 from harness.runtime.console import Console
 from harness.training.data.batches import Batches, DeviceBatches
-from harness.training.data.dataset import Dataset, Split, check
+from harness.training.data.dataset import Dataset, Split, check, subset
 from harness.training.data.files import FileImages
 from harness.training.data.workers import WorkerBatches
 
@@ -24,12 +26,14 @@ MODULES = {
 
 
 def load(config: dict[str, Any], console: Console | None = None) -> Dataset:
-    """The data set of a `data` configuration, on the CPU, checked.
+    """The data set of a `data` configuration, on the CPU, checked, its train split cut down to `data.train` images.
 
     Raises ConfigError, in one line that names the file, where data are missing or damaged.
     """
-    data = import_module(MODULES[config["name"]]).load(config, console or Console())
-    return check(data, config["name"])
+    config = asdict(DATA[config["name"]]) | config  # a record may be older than an option
+    data = check(import_module(MODULES[config["name"]]).load(config, console or Console()), config["name"])
+    rows = subset(data.train.labels, config["train"])
+    return data if len(rows) == len(data.train) else replace(data, train=data.train.choose(rows))
 
 
 def train_batches(

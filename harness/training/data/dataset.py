@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness import streams
 from harness.config import ConfigError
 from harness.training.data.files import FileImages
 
@@ -27,6 +28,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def choose(self, rows: Tensor) -> Split:
+        """The images of an index [n]."""
+        return Split(self.images[rows], self.labels[rows])
 
     def to(self, device: torch.device | str) -> Split:
         if self.padded is None:
@@ -86,25 +91,74 @@ class Dataset:
 
 def hold_out(images: Tensor, labels: Tensor, validation: int, name: str) -> tuple[Split, Split]:
     """The first images as the train split, the last `validation` of them as the validation split, in file order."""
-    kept = len(labels) - validation
-    if not 0 < validation < len(labels):
-        raise ConfigError(f"data.validation={validation} leaves no train split of the {len(labels)} images of {name}")
+    kept = len(labels) - check_validation(validation, len(labels), 1, name)
     # A copy of the few: a view would keep all of them in memory once the train split is padded.
     return Split(images[:kept], labels[:kept]), Split(images[kept:].clone(), labels[kept:])
 
 
-def last_of_each(labels: Tensor, classes: int, validation: int) -> Tensor:
-    """Which of the images [N] are held out: the last validation / classes of every class."""
-    each = validation // classes
-    held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in range(classes):
-        rows = (labels == label).nonzero().flatten()
-        if not 0 < each < len(rows):
-            raise ConfigError(
-                f"data.validation={validation} is {each} images of each class, of which one has {len(rows)}"
-            )
-        held[rows[-each:]] = True
+def check_validation(validation: int, images: int, classes: int, name: str) -> int:
+    """`data.validation` itself. Raises ConfigError where not every class could be in both splits."""
+    least, most = classes, images - classes
+    if not least <= validation <= most:
+        lacking = "train" if validation > most else "validation"
+        raise ConfigError(
+            f"data.validation={validation} leaves no {lacking} split of the {images:,} images and {classes:,} classes "
+            f"of {name}: choose from {least:,} to {most:,}"
+        )
+    return validation
+
+
+def share_of_each(counts: Tensor, validation: int, name: str) -> Tensor:
+    """How many images of each class are held out, `validation` in all: the same share of each as nearly as can be, at
+    least one and never all. counts: images of each class [K].
+    """
+    images = int(counts.sum())
+    wanted = counts * (check_validation(validation, images, len(counts), name) / images)
+    held = wanted.floor().long().clamp(min=1).minimum(counts - 1)
+    while missing := validation - int(held.sum()):
+        step = 1 if missing > 0 else -1
+        possible = (held < counts - 1) if step > 0 else (held > 1)
+        held[torch.where(possible, step * (wanted - held), -torch.inf).argmax()] += step
     return held
+
+
+def subset(labels: Tensor, count: int | None) -> Tensor:
+    """Which of the images [N] a training on `count` of them shows, [count] in their order; None: all.
+
+    Each class is shuffled by a stream of its own; then those come first that have the smallest share of their class
+    before them. So classes keep their shares, every one has an image, and few images are a part of more.
+    """
+    if count is None:
+        return torch.arange(len(labels))
+    classes = labels.unique().tolist()
+    if not len(classes) <= count <= len(labels):
+        raise ConfigError(
+            f"data.train={count} must lie in [{len(classes)}, {len(labels)}]: at least one image of each class, at most "
+            "all that are not held out for validation"
+        )
+    before = torch.empty(len(labels), dtype=torch.float64)
+    for label in classes:
+        rows = (labels == label).nonzero().flatten()
+        shuffled = rows[torch.randperm(len(rows), generator=streams.generator("split", "subset", label))]
+        before[shuffled] = torch.arange(len(rows), dtype=torch.float64) / len(rows)
+    return before.argsort(stable=True)[:count].sort().values
+
+
+def last_of_each(labels: Tensor, held: Tensor, classes: Sequence[str], name: str) -> Tensor:
+    """Which of the images [N] are held out: the last held[k] of every class k.
+
+    classes: their names. Raises ConfigError where a class would be missing in one of the splits.
+    """
+    rows = torch.zeros(len(labels), dtype=torch.bool)
+    for label, count in enumerate(held.tolist()):
+        places = (labels == label).nonzero().flatten()
+        if not 0 < count < len(places):
+            raise ConfigError(
+                f"class {classes[label]} of {name} has {len(places)} image{'' if len(places) == 1 else 's'}: too few to "
+                f"hold out {max(1, count)}; add some, remove the class, or choose another data.validation"
+            )
+        rows[places[-count:]] = True
+    return rows
 
 
 def check(data: Dataset, name: str) -> Dataset:
@@ -120,5 +174,6 @@ def check(data: Dataset, name: str) -> Dataset:
         absent = (torch.bincount(split.labels, minlength=data.classes) == 0).nonzero().flatten().tolist()
         if absent:
             told = ", ".join(map(str, absent[:5])) + (" ..." if len(absent) > 5 else "")
-            raise ConfigError(f"{where} has no image of {len(absent)} of {data.classes} classes: {told}")
+            remedy = "" if split_name == "test" else "; another data.validation may help"
+            raise ConfigError(f"{where} has no image of {len(absent)} of {data.classes} classes: {told}{remedy}")
     return data

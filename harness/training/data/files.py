@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,33 +18,33 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from harness.config import ConfigError
-from harness.runtime.interruption import SIGNALS
-from harness.training.data.images import open_image
+from harness.training.data.decoders import Decoders, Item, Key, View
+from harness.training.data.preparation import middle
+from harness.training.data.transfer import send
 
 MARGIN = 224 / 256  # of a scaled image's shorter side, what the centre crop keeps: as ImageNet is evaluated
 MOST_WORKERS = 16
 READ_BATCH = 100
-PREFETCH = 4  # batches a worker
 
-Key = tuple[int, int]  # epoch and row
-View = Callable[[Image.Image, Key], Tensor]
+LIVING: weakref.WeakValueDictionary[int, Decoders] = weakref.WeakValueDictionary()  # by their number of workers
 
 
 class FileImages:
     """RGB images in files as a tensor [N, 3, size, size] of uint8 that nobody holds: scaled, then the centre.
 
     Batches come on `device`, on CUDA in channels_last. workers: how many processes decode, 0 for this one; None: one a
-    core of the job, at most MOST_WORKERS.
+    core of the job, at most MOST_WORKERS. Splits of as many workers share them.
     """
 
     def __init__(self, files: Sequence[Path], size: int, workers: int | None):
-        # One block of bytes, which forked workers share; a list of paths each of them would come to copy.
-        self.names = np.array([os.fsencode(file) for file in files])
+        self.names = np.array(
+            [os.fsencode(file) for file in files]
+        )  # one block, where a list would be ten times as large
         self.shape = torch.Size((len(files), 3, size, size))
+        self.resize = round(size / MARGIN)  # the shorter side, before the centre is cut out
         self.workers = count_cores() if workers is None else workers
+        self.decoders = LIVING.setdefault(self.workers, Decoders(self.workers))
         self.device = torch.device("cpu")
 
     def __len__(self) -> int:
@@ -63,25 +63,19 @@ class FileImages:
         """All images in order, so many at a time."""
         return self.read(torch.arange(len(self)).split(batch_size))
 
-    def read(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The images of each part, a list of rows."""
-        keys = [[(0, row) for row in part.tolist()] for part in parts]
-        loader = self.loader(Centre(self.shape[-1]), keys, workers=self.workers if len(keys) > 1 else 0)
-        return on_device(loader, self.device)
+    def read(self, parts: Iterable[Tensor], view: View | None = None, epoch: int = 0) -> Iterator[Tensor]:
+        """Views [B, 3, size, size] of the images of each part, a list of rows, on the device; None: the centre.
 
-    def loader(self, view: View, batches: Iterable[list[Key]], workers: int, persistent: bool = False) -> DataLoader:
-        """Batches [B, 3, size, size] of views of the images listed in `batches`."""
-        return DataLoader(
-            Decoder(self.names, view),
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-            persistent_workers=persistent and workers > 0,
-            prefetch_factor=PREFETCH if workers else None,
-            worker_init_fn=ignore_signals,
-            generator=torch.Generator(),  # it would else draw from the stream of the network's layers
-        )
+        Raises ConfigError, naming the file.
+        """
+        view = view or Centre(self.resize, self.shape[-1])
+        batches = (self.items(part.numpy(), epoch) for part in parts)
+        for images in self.decoders.read(view, self.shape[1:], batches):
+            on_device = send(torch.from_numpy(images), self.device)
+            yield on_device.contiguous(memory_format=torch.channels_last) if on_device.is_cuda else on_device
+
+    def items(self, rows: np.ndarray, epoch: int) -> list[Item]:
+        return [(name, (epoch, row)) for name, row in zip(self.names[rows].tolist(), rows.tolist(), strict=True)]
 
     def fingerprint(self) -> bytes:
         """Of every file's class, name and size in bytes; their pixels would take as long to read as an epoch."""
@@ -96,47 +90,16 @@ class FileImages:
 class Centre:
     """How an image is evaluated: scaled, then the centre."""
 
-    def __init__(self, size: int):
-        from torchvision.transforms import v2
+    def __init__(self, resize: int, size: int):
+        self.resize, self.size = resize, size
 
-        self.transform = v2.Compose([v2.Resize(round(size / MARGIN)), v2.CenterCrop(size), v2.PILToTensor()])
-
-    def __call__(self, image: Image.Image, key: Key) -> Tensor:
-        return self.transform(image)
+    def __call__(self, image: Image.Image, key: Key) -> np.ndarray:
+        return channels_first(middle(image, self.resize, self.size))
 
 
-class Decoder(Dataset):
-    """Views of files. An error is an item like any other: raised in a worker, it would arrive as a page of text."""
-
-    def __init__(self, names: np.ndarray, view: View):
-        self.names, self.view = names, view
-
-    def __getitem__(self, key: Key) -> Tensor | ConfigError:
-        _, row = key
-        try:
-            return self.view(open_image(Path(os.fsdecode(self.names[row]))), key)
-        except ConfigError as error:
-            return error
-
-
-def collate(items: list[Tensor | ConfigError]) -> Tensor | ConfigError:
-    errors = [item for item in items if isinstance(item, ConfigError)]
-    return errors[0] if errors else torch.stack(items)
-
-
-def on_device(loader: DataLoader, device: torch.device) -> Iterator[Tensor]:
-    """Batches on the device. Raises ConfigError, naming the file, for an image that could not be read."""
-    for images in loader:
-        if isinstance(images, ConfigError):
-            raise images
-        images = images.to(device, non_blocking=True)
-        yield images.contiguous(memory_format=torch.channels_last) if device.type == "cuda" else images
-
-
-def ignore_signals(worker: int) -> None:
-    """A request to stop is the main process's: it finishes its step, and needs its workers until then."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+def channels_first(image: Image.Image) -> np.ndarray:
+    """[3, H, W] uint8 of an image in colour."""
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 def count_cores() -> int:

@@ -20,8 +20,9 @@ from harness.config import ConfigError
 from harness.runtime.console import Console
 from harness.store.files import write_atomically
 from harness.training.data.archives import Archive, md5_of, obtain, root_folder, unpack
-from harness.training.data.dataset import Dataset, Split, last_of_each
-from harness.training.data.images import image_files, read_images
+from harness.training.data.dataset import Dataset, Split, last_of_each, share_of_each
+from harness.training.data.images import read_images
+from harness.training.data.listing import LeftOut, list_images
 
 ARCHIVE = Archive(
     "tiny-imagenet-200.zip",
@@ -42,11 +43,15 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
         (packed,) = obtain([ARCHIVE], "tiny_imagenet", root, config["download"], console)
         unpack(packed, folder, console)
     wnids = read_lines(folder / "wnids.txt")
-    train, train_labels = list_train(folder, wnids)
+    left_out = LeftOut()
+    train, train_labels = list_train(folder, wnids, left_out)
     test, test_labels = list_test(folder, wnids)
+    if left_out.total():
+        console.say(f"{folder}: {left_out}")
     images = decode(folder, train + test, console)
     train_images, test_images = images.split([len(train), len(test)])
-    held = last_of_each(train_labels, len(wnids), config["validation"] or VALIDATION)
+    validation = share_of_each(torch.bincount(train_labels), config["validation"] or VALIDATION, str(folder))
+    held = last_of_each(train_labels, validation, wnids, str(folder))
     kept, validation = (Split(train_images[rows], train_labels[rows]) for rows in (~held, held))
     return Dataset(len(wnids), MEAN, SD, kept, validation, Split(test_images, test_labels))
 
@@ -58,13 +63,13 @@ def read_lines(path: Path) -> list[str]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; remove {path.parent} to unpack it anew") from error
 
 
-def list_train(folder: Path, wnids: list[str]) -> tuple[list[Path], Tensor]:
+def list_train(folder: Path, wnids: list[str], left_out: LeftOut) -> tuple[list[Path], Tensor]:
     """Files and labels of the train folder, class by class in the order of wnids.txt, by name within a class."""
     files: list[Path] = []
     labels: list[int] = []
     for label, wnid in enumerate(wnids):
         images = folder / "train" / wnid / "images"
-        found = image_files(images) if images.is_dir() else []
+        found = list_images(images, left_out) if images.is_dir() else []
         if not found:
             raise ConfigError(f"{images} has no images: class {wnid} of {folder / 'wnids.txt'} is missing")
         # n01443537_2.JPEG comes before n01443537_10.JPEG: file order is the order of the numbers.

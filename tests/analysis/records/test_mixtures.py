@@ -18,6 +18,7 @@ from tests.analysis.synthetic import change, make_run, make_study
         ("data", {"fingerprint": "split1", "revision": "a" * 39 + "b"}),
         ("recipe", {"train": {"epochs": 10}}),
         ("teachers", {"teachers": [f"other-m{m}" for m in range(4)], "seed": 1}),
+        ("teachers", {"weights": "b" * 64, "seed": 1}),
     ],
 )
 def test_mixtures_are_refused_with_the_list_and_marked_where_allowed(tmp_path, kind, other):
@@ -32,6 +33,36 @@ def test_mixtures_are_refused_with_the_list_and_marked_where_allowed(tmp_path, k
     with pytest.warns(AnalysisWarning, match=f"mixed on request: {kind}"):
         runs = load(tmp_path, allow=("all",))
     assert all(kind in mark for mark in runs["mixed"])
+    assert runs.attrs["mixed"]
+
+
+def test_earlier_records_of_teachers_that_came_to_something_else_are_a_mixture(tmp_path):
+    for seed, nll in ((0, 0.5), (1, 0.5001)):
+        change(make_run(tmp_path, "kd", seed, weights=None), "metrics.teacher.test.nll", nll)
+    with pytest.raises(Mixture, match=r"a teacher that is not one: digits-set0-m0: NLL 0\.500000 \(1 runs"):
+        load(tmp_path)
+
+
+def test_earlier_records_may_stand_beside_those_that_know_the_weights(tmp_path):
+    make_run(tmp_path, "kd", 0, weights=None)
+    make_run(tmp_path, "kd", 1)
+    assert set(load(tmp_path)["mixed"]) == {""}
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "shown"),
+    [
+        ("provenance.threads", (1, 4), r"cpu, 1 threads \(1 runs: .* \| cpu, 4 threads \(1 runs: "),  # older records
+        ("provenance.device", ("NVIDIA V100", "NVIDIA A100"), r"NVIDIA A100 \(1 runs: .* \| NVIDIA V100 \(1 runs: "),
+        ("provenance.arithmetic", (["cpu, float32"], ["cpu, float32", "cpu, bf16"]), r"cpu, float32 then cpu, bf16 \("),
+    ],
+)
+def test_other_arithmetic_is_shown_and_marked_and_not_refused(tmp_path, key, values, shown):
+    for seed, value in enumerate(values):
+        change(make_run(tmp_path, "kd", seed), key, value)
+    with pytest.warns(AnalysisWarning, match=f"^mixed: arithmetic in digits x preresnet_tiny: .*{shown}"):
+        runs = load(tmp_path)
+    assert set(runs["mixed"]) == {"arithmetic"}
     assert runs.attrs["mixed"]
 
 
@@ -67,7 +98,13 @@ def test_incidental_configuration_is_no_mixture(tmp_path, key):
     assert set(load(tmp_path, study=Study())["mixed"]) == {""}
 
 
-@pytest.mark.parametrize("key", ["data.padding", "train.lr", "teachers.size", "teachers.train.epochs"])
+def test_an_older_record_without_an_option_is_no_mixture(tmp_path):
+    make_run(tmp_path, "kd", 0)
+    change(make_run(tmp_path, "kd", 1), "config.data.train", None)
+    assert set(load(tmp_path)["mixed"]) == {""}
+
+
+@pytest.mark.parametrize("key", ["data.padding", "data.train", "train.lr", "teachers.size", "teachers.train.epochs"])
 def test_decisive_configuration_is_a_mixture(tmp_path, key):
     make_run(tmp_path, "kd", 0)
     change(make_run(tmp_path, "kd", 1), f"config.{key}", 77)

@@ -114,7 +114,7 @@ def test_allowed_mixtures_are_marked_in_the_table(tmp_path):
         runs = load(tmp_path, allow=("recipe",))
     table = summarise(runs, Study()).tables[0]
     assert table.rows[-1][0] == "kd *"
-    assert any(note.startswith("* mixes, on request: recipe") for note in table.notes)
+    assert any(note.startswith("* mixes: recipe") for note in table.notes)
 
 
 def test_a_capped_deep_ensemble_equivalent_is_a_lower_bound(tmp_path):

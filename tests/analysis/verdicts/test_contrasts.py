@@ -85,7 +85,7 @@ def test_equivalence_needs_a_declared_margin():
     assert one(small).verdict == "inconclusive"
     found = one(small, margin=0.01)
     assert found.verdict == "equivalent"
-    assert "equivalent within a margin of 0.0100" in found.words
+    assert "equivalent within the margin of 0.0100" in found.words
     assert one(small, margin=0.0005).verdict == "inconclusive"
 
 
@@ -107,10 +107,10 @@ def test_unsettled_contrasts_say_what_would_have_been_found():
     assert found.detectable == pytest.approx(power.detectable(sd, 8))
     assert found.detectable > power.detectable(sd, 8, test="t")
     assert found.words.endswith(
-        f"A true difference of {found.detectable:.4f} to {found.detectable_high:.4f} would have been found with 80 % power. "
-        f"Finding the margin of 0.0200 as surely needs {found.needed} to more than 100 seeds."
+        f"8 seeds find a difference of {found.detectable:.4f} to {found.detectable_high:.4f} with 80 % power; "
+        f"the margin of 0.0200 needs {found.needed} to more than 100."
     )
-    assert one(noisy, margin=0.01).words.endswith("as surely needs more than 100 seeds.")
+    assert one(noisy, margin=0.01).words.endswith("; the margin of 0.0100 needs more than 100.")
 
 
 def test_a_family_makes_less_detectable_and_says_that_it_is_a_bound():
@@ -218,15 +218,15 @@ def test_seeds_are_the_units_over_teacher_sets(tmp_path):
     assert (found.n, found.pairs, found.sets) == (6, 18, (0, 1, 2))
     assert found.low_sets < found.difference < found.high_sets
     assert found.sets_agreeing == 3
-    assert "Over 3 teacher sets: same sign in 3" in found.words
+    assert "same sign in 3 of 3 sets." in found.words
     assert "combined is better than ensemble_kd for these 3 teacher sets" in found.words
-    assert "over teachers in general [" in found.words
-    assert "conditional on these" in words.limits([found])[0]
+    assert "For other teachers: [" in found.words
+    assert "are about these" in words.limits([found])[0]
 
 
 def test_one_teacher_set_is_said(small_folder):
     found = compute(load(small_folder), Study(), ["nll"])
-    assert "conditional on teacher set 0" in words.limits(found)[0]
+    assert "about teacher set 0" in words.limits(found)[0]
 
 
 def test_families_made_up_afterwards_are_exploratory(study_folder):

@@ -1,5 +1,7 @@
 """What was declared before the runs, by the runs' own records; and what it generalises over."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -78,7 +80,7 @@ def test_seeds_that_lack_a_teacher_set_leave_by_name(tmp_path):
     make_study(tmp_path, seeds=range(3, 8), sets=range(2, 3), methods=TWO, clean=False, files=False)
     with pytest.warns(AnalysisWarning) as caught:
         found = compute(load(tmp_path), Study(), ["nll"])[0]
-    assert "seed 0: it lacks teacher set 2" in " ".join(str(w.message) for w in caught)
+    assert "seed 0, seed 1, seed 2: it lacks teacher set 2" in " ".join(str(w.message) for w in caught)
     assert (found.n, found.pairs, found.sets) == (5, 15, (0, 1, 2))
 
 
@@ -89,6 +91,20 @@ def test_several_families_say_that_each_has_its_own_level(tmp_path):
     assert any(
         "Each of the 2 families is held at .05 by itself" in line for line in summarise(runs, study_of(runs)).limits
     )
+
+
+def test_a_comparison_of_two_families_is_explained_once(tmp_path):
+    block = {**BLOCK, "families": {"first": [["combined", "kd"]], "second": [["kd", "combined"], ["combined", "kd"]]}}
+    make_study(
+        tmp_path, methods=("kd", "combined"), seeds=range(8), sets=range(2), clean=False, noise=1e-5, study=block
+    )
+    view = summarise(load(tmp_path), study_of(load(tmp_path)))
+    whole, turned, same = view.verdicts
+    assert "For other teachers: " in whole
+    for text in (turned, same):
+        assert re.fullmatch(r"\[second\] .* \(NLL [-+.\d]+ \[.*\], n = 8, Holm p = [.\d]+\)\. See \[first\]\.", text)
+    (images,) = (line for line in view.limits if "Other test images" in line)
+    assert images.count("combined - kd") == 1 and "kd - combined" not in images
 
 
 def test_other_test_images_may_change_more_than_other_seeds(tmp_path):

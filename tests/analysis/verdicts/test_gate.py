@@ -240,6 +240,12 @@ def test_what_decides_no_result_is_no_other_recipe(tmp_path, baseline):
     assert regress(baseline, new) == 0
 
 
+def test_a_baseline_older_than_data_train_has_trained_on_all(tmp_path, baseline, capsys):
+    assert regress(baseline, configured(sweep(tmp_path / "all", key=1), "data", train=None)) == 0
+    assert regress(baseline, configured(sweep(tmp_path / "few", key=1), "data", train=100)) == 2
+    assert "data.train: None -> 100" in capsys.readouterr().err
+
+
 def test_students_of_other_teachers_are_marked(tmp_path, baseline, capsys):
     assert regress(baseline, sweep(tmp_path / "same", key=1)) == 0
     assert " * " not in capsys.readouterr().out

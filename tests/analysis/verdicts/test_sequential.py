@@ -1,5 +1,7 @@
 """Looks at runs: which seeds count, what a failed run is, which arms go on, and what is shown."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -131,6 +133,17 @@ def write_study(folder, seeds, block=BLOCK):
             make_run(folder, method, seed, metrics={"nll": value}, study=block, files=False)
 
 
+def take_two(folder):
+    """Eight seeds, and the looks at six and at eight of them."""
+    write_study(folder, 8)
+    from analysis.records.loading import load
+
+    seeds, previous = list(range(8)), None
+    for number, n in enumerate((6, 8), 1):
+        look = sequential.entry(load(folder), study(), seeds[:n], [0], number, "d", previous, "2026-01-01T00:00:00")
+        previous = append_look(folder, look)["digest"]
+
+
 def test_the_looks_are_shown_and_nothing_beside_them(tmp_path, capsys):
     write_study(tmp_path, 5)
     assert main([str(tmp_path)]) == 0
@@ -138,13 +151,7 @@ def test_the_looks_are_shown_and_nothing_beside_them(tmp_path, capsys):
     assert "before its first look, at 6 seeds: 15 runs so far, nothing is judged" in out
     assert "better" not in out and "p =" not in out
 
-    write_study(tmp_path, 8)
-    from analysis.records.loading import load
-
-    seeds, previous = list(range(8)), None
-    for number, n in enumerate((6, 8), 1):
-        look = sequential.entry(load(tmp_path), study(), seeds[:n], [0], number, "d", previous, "2026-01-01T00:00:00")
-        previous = append_look(tmp_path, look)["digest"]
+    take_two(tmp_path)
     assert main([str(tmp_path)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     for words in ("1 of 3 6 18 0", "combined - kd better", "sequential p", "repeated 95 % interval", "boundary",
@@ -153,3 +160,29 @@ def test_the_looks_are_shown_and_nothing_beside_them(tmp_path, capsys):
     assert len(read_looks(tmp_path)) == 2
     assert main(["contrasts", str(tmp_path)]) == 0
     assert "do not hold for it; `table` has its looks" in capsys.readouterr().err
+
+
+def another_run(folder):
+    make_run(folder, "combined", 3, metrics={"nll": 0.9}, study=BLOCK, files=False)
+
+
+def one_less(folder):
+    shutil.rmtree(next(folder.glob("perturbation-*-s5-*")))
+
+
+@pytest.mark.parametrize("change", [another_run, one_less])
+def test_looks_of_other_runs_are_not_shown(change, tmp_path, capsys):
+    take_two(tmp_path)
+    change(tmp_path)
+    assert main([str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "are not those that look 2 saw" in said.err
+    assert not said.out
+
+
+def test_an_export_has_no_looks(tmp_path, capsys):
+    take_two(tmp_path)
+    table = str(tmp_path / "runs.csv")
+    assert main(["export", str(tmp_path), "-o", table]) == 0
+    assert main([table]) == 2
+    assert "its looks.jsonl lies in its folder, which is what to give" in capsys.readouterr().err

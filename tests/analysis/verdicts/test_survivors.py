@@ -38,7 +38,7 @@ def test_one_failure_among_many_clear_gains_is_said_of_the_typical_run(tmp_path)
     (found,) = [c for c in compute(load(tmp_path), Study(), ["nll"]) if c.family == "variants"]
     assert found.verdict == "better"
     assert "The typical run of combined is better than that of ensemble_kd" in found.words
-    assert "Failed: 1 of 12 [0.2, 38.5] % of its runs against 0 of 12 [0.0, 26.5] % (McNemar p = 1)." in found.words
+    assert "Failed: 1 of 12 [0.2, 38.5] % against 0 of 12 [0.0, 26.5] % (McNemar p = 1)." in found.words
     (lost,) = found.outcomes
     assert (lost.what, lost.variant.count, lost.reference.count) == ("failed", 1, 0)
 
@@ -87,7 +87,7 @@ def test_one_collapsed_run_hides_the_mean_and_not_the_typical_run(tmp_path):
     assert found.low < -0.05 < 0.05 < found.high
     assert -0.013 < found.low_typical < found.typical < found.high_typical < -0.007
     assert found.p_rank < 1e-4
-    assert "Collapsed: 1 of 24 [0.1, 21.1] % of its runs against 0 of 24 [0.0, 14.2] %" in found.words
+    assert "Collapsed: 1 of 24 [0.1, 21.1] % against 0 of 24 [0.0, 14.2] %" in found.words
     assert "more than 100 seeds" not in found.words  # no margin was declared
     row = dict(zip(view.tables[0].columns, view.tables[0].rows[-1], strict=True))
     assert row["collapsed [95 % CI]"] == "1 of 24 [0.1, 21.1] %"

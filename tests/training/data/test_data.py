@@ -25,7 +25,7 @@ from harness.training.data import MODULES, Dataset, Split, archives, cifar, fash
 from harness.training.data.archives import Archive, fetch
 from harness.training.data.augmentation import Augmentation
 from harness.training.data.batches import DeviceBatches
-from harness.training.data.dataset import hold_out
+from harness.training.data.dataset import hold_out, subset
 from tests import formats
 
 
@@ -229,6 +229,55 @@ def test_bad_trees_are_named(tmp_path):
 def test_a_validation_split_that_leaves_nothing_is_refused(tmp_path, write):
     write("svhn")
     assert "data.validation=60 leaves no train split" in fails("svhn", tmp_path, validation=60)
+
+
+# Some of the train images ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "fashion_mnist", "svhn", "tiny_imagenet", "folder"])
+def test_some_of_the_train_images(tmp_path, write, name):
+    """Classes keep their shares, few are a part of more, nothing else changes."""
+    validation = None if name == "digits" else write(name)
+    whole, few, more, every = (
+        load_small(name, tmp_path, validation=validation, train=count) for count in (None, 13, 15, len_of(name))
+    )
+    numbered = {image.numpy().tobytes(): row for row, image in enumerate(whole.train.images)}
+    rows = [[numbered[image.numpy().tobytes()] for image in data.train.images] for data in (few, more, every)]
+    assert (len(rows[0]), len(rows[1])) == (13, 15)
+    assert all(found == sorted(found) for found in rows)
+    assert set(rows[0]) < set(rows[1]) < set(rows[2]) == set(range(len(whole.train)))
+    assert rows[0] != list(range(13)), "they are drawn"
+    for data, chosen in zip((few, more), rows, strict=False):
+        assert torch.equal(data.train.labels, whole.train.labels[chosen])
+        shares = torch.bincount(data.train.labels) / len(chosen) - torch.bincount(whole.train.labels) / len(whole.train)
+        assert shares.abs().max() < 1 / len(chosen)
+        for split in ("validation", "test"):
+            assert torch.equal(getattr(data, split).images, getattr(whole, split).images)
+    assert every.fingerprint() == whole.fingerprint() != few.fingerprint()
+
+
+def len_of(name: str) -> int:
+    """Train images of the small sets here."""
+    return {"digits": 500, "cifar10": 200, "tiny_imagenet": 16, "folder": 24}.get(name, 40)
+
+
+def test_rare_classes_keep_an_image():
+    labels = torch.tensor([0] * 50 + [1] + [2] * 9)
+    assert torch.bincount(labels[subset(labels, 3)]).tolist() == [1, 1, 1]
+    assert torch.bincount(labels[subset(labels, 30)]).tolist() == [24, 1, 5]
+
+
+@pytest.mark.parametrize("count", [0, 9, 401, 10**12])
+def test_a_number_of_train_images_that_cannot_be_is_refused(count):
+    """What is held out decides how many there are; the validation split of digits is its own."""
+    message = fails("digits", Path(), train=count + 100 * (count > 400))
+    assert message.startswith(f"data.train={count + 100 * (count > 400)} must lie in [10, 500]: ")
+
+
+def test_what_is_held_out_is_no_train_image(tmp_path, write):
+    write("svhn")
+    assert "data.train=41 must lie in [10, 40]" in fails("svhn", tmp_path, validation=20, train=41)
+    assert "data.train=41 must lie in [10, 30]" in fails("svhn", tmp_path, validation=30, train=41)
 
 
 # Downloads --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,57 @@
+"""What a sweep says at its end: rows are what they are called, whatever they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.runtime.console import Console
+from harness.store.identity import run_directory
+from harness.sweep.plan import make_plan
+from harness.sweep.report import report
+from tests.planted import TEST, plant
+from tests.running import configure
+
+
+def shown(configs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> str:
+    plan = make_plan(configs)
+    assert report(plan, Path("runs"), {}, 0.0, Console()) == 0
+    return capsys.readouterr().out
+
+
+def test_a_name_is_shown_and_not_obeyed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("[/x]", "[bold red]y", "z\n\x1b[2J w", "\\")
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+    configs = [
+        configure(tmp_path / "runs", "supervised", "folder", data__root=str(tmp_path / name), data__image_size=8)
+        for name in names
+    ]
+    for config in configs:
+        plant(run_directory(config), config)
+    said = shown(configs, capsys)
+    for name in (*names[:2], "z\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2J w"):
+        assert str(tmp_path / name) in said
+    assert "\x1b" not in said
+
+
+def test_teachers_of_one_name_and_other_weights_are_two_sets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = [configure(tmp_path, seed=seed) for seed in range(4)]
+    for seed, (config, weights) in enumerate(zip(configs, ("a", "a", "b", None), strict=True)):
+        metrics = {who: {"test": {**TEST, "nll": 7.0 if weights == "b" else 3.0}} for who in ("teacher", "ensemble")}
+        origin = {
+            "teachers": ["t"],
+            "data": None,
+            "device": "cpu",
+            **({"teacher_weights": {"t": weights}} if weights else {}),
+        }
+        metrics["student"] = {"test": TEST}
+        plant(run_directory(config), config, metrics=metrics, provenance=origin)
+        said = shown(configs[: seed + 1], capsys)
+        assert ("it learned from another t than the runs above" in said) == (seed >= 2)
+        (row,) = (line for line in said.splitlines() if "one teacher" in line)
+        assert ("2 sets" in row, "5.0000" in row) == (seed >= 2, seed >= 2), row
