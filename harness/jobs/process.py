@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness.jobs import snapshot
 from harness.runtime import gpus
 
 
@@ -16,7 +17,9 @@ def start_run(file: Path, code: Path, threads: int, gpu: str | None) -> subproce
     `threads` are its share of the cores, unless the user's own OMP_NUM_THREADS or the run's `threads` say otherwise.
     `gpu` is the only one that it sees; None: what this process sees.
     """
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ} | ({} if gpu is None else {gpus.VISIBLE: gpu})
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": snapshot.import_path(code)}
+    if gpu is not None:
+        environment[gpus.VISIBLE] = gpu
     if "SLURM_CPUS_PER_TASK" in environment:
         environment["SLURM_CPUS_PER_TASK"] = str(threads)
     with (file.parent / "job.log").open("ab") as output:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError
-from harness.jobs import death, queue, snapshot
+from harness.jobs import death, queue, request, snapshot
 from harness.jobs.array import Array, Content, Refused, known_jobs
 from harness.jobs.backend import Config, Shape, pack_jobs
 from harness.jobs.death import Death
@@ -22,7 +22,7 @@ from harness.jobs.queue import QueueUnreachable
 from harness.store.submission import read_submission, write_config
 
 # The warning may come before Python has a handler for it, and would then kill the job. Behind srun, which resets this.
-PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
+DEAF = """sh -c 'trap "" USR2; exec "$0" "$@"'"""
 # Newer versions of srun do not take this over from the job.
 SETUP = ('if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',)
 
@@ -87,16 +87,17 @@ class Slurm:
         )
         array = Array(folder / uuid.uuid4().hex)
         max_timeouts = shape.pop("max_num_timeout", 0)
+        python = f"{DEAF} {shape.pop('python', shlex.quote(sys.executable))}"
         shape.setdefault("signal_delay_s", 120)
         shape["stderr_to_stdout"] = True  # one log a job, which is what failures point to
         named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": value for key, value in shape.items()}
-        named["slurm_setup"] = [*named.get("slurm_setup", []), *SETUP, f"cd {shlex.quote(str(self.code))}"]
+        named["slurm_setup"] = [*named.get("slurm_setup", []), *SETUP, *snapshot.enter(self.code)]
         if after:
-            extra = named.get("slurm_additional_parameters", {})
-            named["slurm_additional_parameters"] = {**extra, "dependency": "afterany:" + ":".join(after)}
+            both = filter(None, (request.options(shape).get("dependency"), "afterany:" + ":".join(after)))
+            named["slurm_additional_parameters"] = {**request.additional(shape), "dependency": ",".join(both)}
         named["slurm_comment"] = " ".join(filter(None, (named.get("slurm_comment"), array.folder.name)))
         executor = submitit.AutoExecutor(
-            array.folder, cluster="slurm", slurm_max_num_timeout=max_timeouts, slurm_python=PYTHON
+            array.folder, cluster="slurm", slurm_max_num_timeout=max_timeouts, slurm_python=python
         )
         try:
             executor.update_parameters(**named)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import uuid
 from pathlib import Path
@@ -36,6 +38,17 @@ def take(folder: Path) -> Path:
         if not place.exists():
             raise
     return place
+
+
+def enter(place: Path) -> list[str]:
+    """Lines of a shell after which Python imports the copy, wherever else it looks by the user's settings."""
+    code = shlex.quote(str(place))
+    return [f"cd {code}", f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}"']
+
+
+def import_path(place: Path) -> str:
+    """The PYTHONPATH with which a process does so."""
+    return os.pathsep.join(filter(None, (str(place), os.environ.get("PYTHONPATH"))))
 
 
 def holds(place: Path, contents: dict[str, bytes]) -> bool:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from harness.config import ConfigError
 from harness.config.teachers import teacher_configs
-from harness.jobs import memory
+from harness.jobs import memory, request, shell
 from harness.jobs.backend import Backend, Shape
 from harness.jobs.local import Local
 from harness.jobs.queue import QueueUnreachable
@@ -75,9 +75,7 @@ class Sweep:
 
     def run(self) -> int:
         """Run what is missing and report; returns the exit status."""
-        device = self.configs[0]["device"]
-        if self.launcher_is("SlurmLauncher") and ":" in device:
-            raise ConfigError(f"device={device} on SLURM, which chooses the GPUs of a job: use device=cuda")
+        self.check_jobs()
         if self.configs[0]["harness"]["plan"]:
             print_plan(self.plan, self.folder, self.console, self.describe_arrays)
             return 0
@@ -102,6 +100,17 @@ class Sweep:
             status = self.run_by_plugin()
         self.console.close()
         return self.report() if status is None else status
+
+    def check_jobs(self) -> None:
+        """Refuse jobs that cannot be, or that runs could not use, and say what the shell adds to what they ask for."""
+        shapes = list({id(shape): shape for shape in (self.default_shape, *self.shapes.values())}.values())
+        for shape in shapes:
+            request.check_names(shape)
+            if self.launcher_is("SlurmLauncher"):
+                request.check(shape, self.configs[0])
+        if self.launcher_is("SlurmLauncher"):
+            for line in shell.describe(shapes):
+                self.console.say(line)
 
     # One after the other in this process
 
@@ -263,7 +272,7 @@ class Sweep:
         return describe_arrays(runs, self.shape, self.options["pack"]) if on_slurm else ""
 
     def shape(self, directory: Path) -> Shape:
-        return self.shapes.get(directory, self.default_shape)
+        return shell.complete(self.shapes.get(directory, self.default_shape))
 
     def launcher_is(self, name: str) -> bool:
         return self.hydra_config.hydra.launcher._target_.endswith(name)

@@ -42,7 +42,8 @@ def code(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Two GPUs; nothing chosen."""
+    """Two GPUs; nothing chosen. Python is told not to look into the working directory."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
     for name in ("CUDA_VISIBLE_DEVICES", "SLURM_MEM_PER_NODE", "SLURM_JOB_ID", "SLURM_CPUS_PER_TASK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", install(tmp_path / "bin", Card(), Card()))

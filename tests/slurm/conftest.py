@@ -51,6 +51,16 @@ def busy_lab(slurm_installed: None) -> Iterator[Lab]:
 
 
 Start = Callable[..., Head]
+# What the shells of the users have, and what bends nothing.
+SHELL = {
+    "SBATCH_ARRAY_INX": "0",
+    "SBATCH_MEM_PER_NODE": "100M",
+    "SBATCH_TIMELIMIT": "1",
+    "SLURM_MEM_PER_CPU": "100",
+    "SQUEUE_STATES": "COMPLETED",
+    "SACCT_FORMAT": "jobname",
+    "PYTHONSAFEPATH": "1",
+}
 ON_SLURM = (
     "-m",
     "hydra/launcher=submitit_slurm",
@@ -80,7 +90,8 @@ def start(busy_lab: Lab, heads: list[Head], tmp_path_factory: pytest.TempPathFac
 
     def start_head(*arguments: str, runs: Path | None = None, **options: object) -> Head:
         folder = runs or tmp_path_factory.mktemp("runs")
-        heads.append(Head(*ON_SLURM, *arguments, runs=folder, environment=busy_lab.environment, **options))
+        environment = busy_lab.environment | SHELL
+        heads.append(Head(*ON_SLURM, *arguments, runs=folder, environment=environment, **options))
         return heads[-1]
 
     return start_head

@@ -284,7 +284,11 @@ def test_a_preset_and_a_clusters_own_file(start: Start, busy_lab: Lab, tmp_path:
     own = tmp_path / "clusters" / "hydra" / "launcher" / "ours.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("defaults: [cpu, _self_]\npartition: urgent\ncpus_per_task: 1\n")
-    command = ("-m", "method=supervised", "seed=0", *TINY, "hydra/launcher=ours")
+    container = tmp_path / "container"
+    container.write_text('#!/bin/sh\ntouch "$0.began"\nexec "$@"\n')
+    container.chmod(0o755)
+    python = f"+hydra.launcher.python='{container} {sys.executable}'"
+    command = ("-m", "method=supervised", "seed=0", *TINY, "hydra/launcher=ours", python)
     head = Head(
         "--config-dir",
         str(tmp_path / "clusters"),
@@ -296,6 +300,7 @@ def test_a_preset_and_a_clusters_own_file(start: Start, busy_lab: Lab, tmp_path:
     job = job_of(one(tmp_path / "runs", "*-supervised-*"))
     told = busy_lab.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "Partition,NCPUS,ReqMem").strip()
     assert told == "urgent|1|8G"
+    assert (tmp_path / "container.began").exists(), "Python was started as the command says"
 
 
 @pytest.mark.parametrize(

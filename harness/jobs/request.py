@@ -1,0 +1,119 @@
+"""What the job of a run asks of the cluster: the launcher's options, refused in one line before anything is submitted."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from harness.config import ConfigError
+from harness.jobs.backend import Config, Shape
+
+SBATCHS = {"timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks_per_node", "name": "job_name"}
+# A run is one process on one node.
+ONE = ("nodes", "ntasks", "ntasks_per_node", "ntasks_per_core", "ntasks_per_socket", "ntasks_per_gpu")
+# What the harness says itself, or relies on.
+OURS = {
+    **dict.fromkeys(("array", "error", "output", "open_mode", "parsable", "wait", "wrap", "test_only"), ""),
+    "signal": "; hydra.launcher.signal_delay_s=SECONDS is how long before the end jobs are warned",
+    "clusters": "; jobs are of the cluster that SLURM_CONF names",
+}
+LISTS = ("setup", "teardown", "srun_args")
+GPUS = ("gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket", "num_gpus")
+PATTERNS = ("%j", "%A", "%a", "%t")  # which submitit_folder may have
+
+
+def options(shape: Shape) -> dict[str, Any]:
+    """All that is asked for, by sbatch's names with _ for -; additional parameters count most."""
+    named = {SBATCHS.get(name, name): value for name, value in shape.items() if name != "additional_parameters"}
+    named |= additional(shape)
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def additional(shape: Shape) -> dict[str, Any]:
+    """The additional parameters, as submitit names those that it knows."""
+    given = shape.get("additional_parameters") or {}
+    return {name.replace("-", "_"): value for name, value in given.items()}
+
+
+def check_names(shape: Shape) -> None:
+    """Raise ConfigError, with the nearest name, for an option that a launcher which the harness stands in for has not."""
+    import submitit
+    from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
+
+    slurms = {*(field.name for field in fields(SlurmQueueConf)), *submitit.SlurmExecutor._valid_parameters(), "python"}
+    locals_ = {field.name for field in fields(LocalQueueConf)}
+    known = {"SlurmLauncher": slurms, "LocalLauncher": locals_, "BasicLauncher": {"_target_"}}
+    launcher = shape["_target_"].rpartition(".")[2]
+    for name in shape:
+        if name not in known.get(launcher, shape):
+            near = difflib.get_close_matches(name, known[launcher], 1)
+            guess = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"hydra.launcher.{name}: the launcher has no such option{guess}")
+
+
+def check(shape: Shape, config: Config) -> None:
+    """Raise ConfigError for jobs of SLURM that ask for what the harness says itself, or for what runs of this
+    configuration could not use.
+    """
+    if ":" in config["device"]:
+        raise ConfigError(f"device={config['device']} on SLURM, which chooses the GPUs of a job: use device=cuda")
+    asked = options(shape)
+    for name in filter(asked.__contains__, OURS):
+        raise ConfigError(f"{spelled(name, shape)}: that is the harness's own to say{OURS[name]}")
+    for name in ONE:
+        if str(asked.get(name, 1)) not in ("1", "1-1"):
+            raise ConfigError(
+                f"{spelled(name, shape)}={asked[name]}: a run is one process on one node and would waste the rest; "
+                "with sweep.pack several runs share a job"
+            )
+    for name in LISTS:
+        if not isinstance(asked.get(name, []), list):
+            raise ConfigError(f"{spelled(name, shape)}={asked[name]}: must be a list, [...]")
+    check_gpus(count_gpus(asked), config["sweep"]["pack"], config["device"])
+    check_path("runs", str(Path(config["runs"]).resolve()))
+    folder = str(shape["submitit_folder"])
+    for pattern in PATTERNS:
+        folder = folder.replace(pattern, "")
+    check_path("hydra.launcher.submitit_folder", folder)
+
+
+def check_gpus(gpus: int, pack: int, device: str) -> None:
+    """Raise ConfigError for a job's GPUs of which its runs, so many, would leave some idle."""
+    if gpus and device == "cpu":
+        raise ConfigError(
+            f"device=cpu uses no GPU, and a job asks for {gpus}: hydra.launcher.gpus_per_node=null for none"
+        )
+    if gpus > pack:
+        raise ConfigError(
+            f"a job asks for {gpus} GPUs, and each of its runs (sweep.pack={pack}) uses one: sweep.pack={gpus} uses all, "
+            f"hydra.launcher.gpus_per_node={pack} asks for no more"
+        )
+
+
+def check_path(option: str, path: str) -> None:
+    """Raise ConfigError for what SLURM would not take literally in the path of a log."""
+    if "%" in path or "\\" in path or not path.isprintable():
+        raise ConfigError(f"{option}={path!r}: SLURM cannot have % or \\ in its logs' folder; choose another")
+
+
+def spelled(name: str, shape: Shape) -> str:
+    """An option of sbatch as the launcher calls it."""
+    if name in additional(shape):
+        return f"hydra.launcher.additional_parameters.{name}"
+    return f"hydra.launcher.{next((ours for ours, its in SBATCHS.items() if its == name and ours in shape), name)}"
+
+
+def count_gpus(asked: dict[str, Any]) -> int:
+    """GPUs of a job on one node, by whichever option asks for most."""
+    generic = [entry for entry in str(asked.get("gres", "")).split(",") if "gpu" in re.split("[:/]", entry)[:2]]
+    lists = [generic, *(str(asked.get(name, 0)).split(",") for name in GPUS)]
+    return max(sum(map(count, entries)) for entries in lists)
+
+
+def count(entry: str) -> int:
+    """Of N, KIND:N, KIND (which is one), and the like: N."""
+    number = entry.partition("(")[0].rpartition(":")[2]
+    return int(number) if number.isdecimal() else 1
