@@ -152,7 +152,7 @@ def one_line(error: Exception) -> str:
 
 def unreadable(override: str, reason: str) -> str:
     """What to do about an argument that Hydra's grammar does not know."""
-    key, equals, value = override.partition("=")
+    _, equals, value = override.partition("=")
     if not equals or value.endswith(","):
         return (
             f"{override!r} is no OPTION=VALUE: a list is written without blanks, as in seed=0,1, or all of it in quotes, "

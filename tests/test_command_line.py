@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from hydra.experimental.callback import Callback
 
 from harness.__main__ import main

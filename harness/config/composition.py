@@ -15,7 +15,6 @@ from harness.config import ConfigError
 from harness.config.methods import method_options
 from harness.config.options import DATA, TRAIN, Config, SweeperOptions
 
-
 HYDRAS = ("hydra", "defaults")  # of a composed configuration: not a run's
 
 

@@ -282,7 +282,7 @@ def test_what_belongs_to_a_sweep_is_no_business_of_its_runs(loader: Any, argumen
 
 def test_a_swept_experiment_chooses_what_its_jobs_ask_for(loader: Any) -> None:
     arguments = ["+experiment=asks,asks_by_run", "seed=3,4", "train.epochs=11"]
-    _, jobs, shapes = sweeper_of(loader, arguments).compose(arguments)
+    _, _, shapes = sweeper_of(loader, arguments).compose(arguments)
     assert [shape["timeout_min"] for shape in shapes] == [7, 7, 11, 11]
     assert [shape["name"] for shape in shapes] == ["harness", "harness", "a-3", "a-4"]
     assert launcher_of(shapes).endswith("SlurmLauncher"), "that of the runs, where they agree"
@@ -309,7 +309,7 @@ def test_params_are_values_and_not_what_python_calls_them(loader: Any) -> None:
 def test_params_that_read_what_is_swept_over_do_so_for_each_run_or_not_at_all(loader: Any) -> None:
     given = ["seed=1,2", "+hydra.sweeper.params={teachers.set:${seed}}"]
     sweeper = sweeper_of(loader, given, params={"teachers.set": 0})  # as Hydra resolves it
-    with pytest.raises(ConfigError, match="hydra.sweeper is one for a whole sweep"):
+    with pytest.raises(ConfigError, match=r"hydra\.sweeper is one for a whole sweep"):
         sweeper.compose(given[:1])
     each = configs_of(loader, given[:1], params={"teachers.set": "${seed}"})
     assert [config["teachers"]["set"] for config in each] == [1, 2]
