@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
+from typing import NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-import methods
 from harness.config import ConfigError
 from harness.config.composition import plain, register, settle_paths
 from harness.run.checks import validate
-from harness.run.names import check_name
+from harness.run.names import unknown
 from harness.runtime.console import complain
 from harness.store.files import Damaged
 
@@ -27,17 +31,11 @@ def run(arguments: list[str]) -> int:
     """Compose and run; returns the exit status: 0 done, 1 a run failed, 2 bad input, 130 stopped."""
     from harness.sweep.sweeper import HarnessSweeper
 
-    # The one group without fixed keys: Hydra would ask for a plus sign.
-    arguments = [re.sub(r"^teachers\.train\.(?=\w+=)", "++teachers.train.", argument) for argument in arguments]
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print, to become one line here
-    command, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    command, sys.argv = sys.argv, [*sys.argv[:1], *arguments]
     try:
-        multirun = bool({"-m", "--multirun"} & set(arguments))
-        shown = bool({"--cfg", "-c", "--info", "-i"} & set(arguments))
-        check_names(arguments, groups_allowed=multirun or shown)
-        if multirun and shown:
-            sys.argv[1:] = first_run(arguments)
+        sys.argv[1:] = for_hydra(arguments)
         register()
         Plugins.instance().register(HarnessSweeper)
         launch()
@@ -49,6 +47,11 @@ def run(arguments: list[str]) -> int:
     except (Damaged, OSError) as error:
         complain(f"{one_line(error)}; what is finished is kept, the same command goes on")
         return FAILED
+    except (ValueError, TypeError, AttributeError, AssertionError) as error:
+        if not raised_by_hydra(error):
+            raise
+        complain(one_line(error))
+        return MISUSED
     except SystemExit as end:
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -64,60 +67,103 @@ def launch(composed: DictConfig) -> None:
     """Hydra's task function: one run."""
     from harness.run.single import run_single
 
-    config = settle_paths(plain(composed))
     try:
+        config = settle_paths(plain(composed))
         validate(config)
         if config["harness"]["plan"]:
             raise ConfigError("harness.plan=true shows what a sweep would run: add -m")
         status = run_single(config)
-    except ConfigError as error:  # Hydra would print a line of its own above it
+    except (ConfigError, OmegaConfBaseException) as error:  # Hydra would print a line of its own above it
         complain(one_line(error))
         status = MISUSED
     if status:
         sys.exit(status)
 
 
-def raise_group(name: str) -> None:
-    members = ", ".join(methods.groups()[name])
-    raise ConfigError(f"method={name} is a group of variants: sweep over it with -m, or choose one of {members}")
+def raised_by_hydra(error: Exception) -> bool:
+    """Whether Hydra gave up on its input in a way that it has no name for."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals["__name__"].startswith(("hydra.", "omegaconf."))
 
 
-def first_run(arguments: list[str]) -> list[str]:
-    """A sweep's command line as that of its first run: Hydra shows the configuration of one run only."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+def for_hydra(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra reads them: its own flags before the overrides, among which they may stand; and where it
+    shows the configuration of a sweep, that of the sweep's first run. Raises ConfigError.
+    """
+    parser = get_args_parser()
+    parser.error = refuse
+    known, others = parser.parse_known_intermixed_args(arguments)
+    if others:
+        refuse(f"unrecognized arguments: {' '.join(other for other in others if other.startswith('-'))}")
+    overrides = known.overrides
+    flags = [argument for argument in arguments if argument not in overrides]
+    if known.info and flags[-1] in ("--info", "-i"):
+        flags.append(known.info)  # else the first override would be what to show
+    multirun = known.multirun or "hydra.mode=MULTIRUN" in overrides
+    if multirun and (known.cfg or known.info):
+        flags = [flag for flag in flags if not "--multirun".startswith(flag[:3]) and flag != "-m"]
+        overrides = first_run(overrides)
+    return [*flags, *overrides]
 
-    parser, first = OverridesParser.create(), []
-    for argument in arguments:
-        if argument in ("-m", "--multirun"):
-            continue
-        if "=" in argument and not argument.startswith("-"):
-            override = parser.parse_override(argument)
-            if override.is_sweep_override():
-                argument = f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
-        first.append(argument)
+
+def refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message} (options have no dashes: OPTION=VALUE; --help shows some)")
+
+
+def first_run(overrides: list[str]) -> list[str]:
+    """A sweep's overrides as those of its first run."""
+    first = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.is_sweep_override():
+            first.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
+        elif override.key_or_group != "hydra.mode":
+            first.append(override.input_line)
     return first
 
 
-def check_names(arguments: list[str], groups_allowed: bool) -> None:
-    """Refuse unknown names with the nearest one, before Hydra composes anything."""
-    for argument in arguments:
-        found = re.fullmatch(r"(method|data|train|model)=([\w,.-]+)", argument)
-        if not found:
-            continue
-        kind, chosen = found[1], found[2].split(",")
-        for name in chosen:
-            if kind == "method" and name in methods.groups():
-                if not groups_allowed:
-                    raise_group(name)
-            else:
-                check_name(kind, name)
-
-
 def one_line(error: Exception) -> str:
-    """The error's first line, and, for Hydra's own, its cause's where that says more."""
-    lines = [str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__]
+    """What is wrong and what to do: the error's first line, and, for Hydra's own, its cause's where that says more."""
+    text = str(error).strip() or type(error).__name__
+    lines = [line.strip() for line in text.splitlines()]
+    if isinstance(error, OverrideParseException):
+        return unreadable(error.override, lines[lines[0].startswith("Error parsing override")])
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return unknown(group, name, error.options)
+    if found := re.match("(?:Ambiguous value for argument|Sweep parameters) '(.*)'", lines[0]):
+        key, _, value = found[1].partition("=")
+        as_list = "" if "(" in value else f"as a list, {shlex.quote(f'{key}=[{value}]')}, or "
+        return (
+            f"{found[1]} names several values, and this is one run: add -m to run each, or give {key} {as_list}as one "
+            f"text, {in_quotes(found[1])}"
+        )
+    said = lines[:2] if lines[0].endswith(":") else lines[:1]
+    if isinstance(error, OmegaConfBaseException) and error.full_key and error.full_key not in said[0]:
+        said.insert(0, error.full_key)
     if not isinstance(error, ConfigError) and error.__cause__ is not None and str(error.__cause__).strip():
         cause = str(error.__cause__).strip().splitlines()[0]
-        if cause not in lines[0]:
-            lines.append(cause)
-    return ": ".join(line.rstrip(".: ") for line in lines)
+        if cause not in said[0]:
+            said.append(cause)
+    if found := re.match(r"Error merging override (\S+)=$", said[0].removesuffix(":")):
+        said.append(f"an unquoted ${{...}} is the shell's, so quote it: '{found[1]}=${{...}}'")
+    return ": ".join(line.rstrip(".: ") for line in said)
+
+
+def unreadable(override: str, reason: str) -> str:
+    """What to do about an argument that Hydra's grammar does not know."""
+    _, equals, value = override.partition("=")
+    if not equals or value.endswith(","):
+        return (
+            f"{override!r} is no OPTION=VALUE: a list is written without blanks, as in seed=0,1, or all of it in quotes, "
+            "as in 'seed=0, 1'"
+        )
+    why = "" if reason.startswith("LexerNoViableAlt") else f" ({reason})"
+    return f"{override!r} cannot be read{why}: a value with such signs is written in quotes, {in_quotes(override)}"
+
+
+def in_quotes(override: str) -> str:
+    """An override whose value is one text, whatever is in it, as it is typed in a shell."""
+    key, _, value = override.partition("=")
+    return shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")

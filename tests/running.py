@@ -25,7 +25,7 @@ def configure(runs: Path, method: str = "kd", data: str = "digits", **changes: A
     """A run's configuration; `changes` are dotted options with `__` for the dots: `train__epochs=3`."""
     plain = asdict(Config(method=method_options(method)(), data=DATA[data], train=TINY, runs=str(runs)))
     config = {key: value for key, value in plain.items() if key not in ("defaults", "hydra")}
-    config["teachers"] = asdict(TeacherSet(size=2))
+    config["teachers"] = asdict(TeacherSet(size=2)) | {"train": {}}
     config["evaluate"] = asdict(Evaluate())
     for key, value in changes.items():
         *groups, name = key.split("__")

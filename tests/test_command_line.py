@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.experimental.callback import Callback
 
 from harness.__main__ import main
 
@@ -35,7 +36,37 @@ REFUSED = {
     "train.lr=0": "train.lr must be positive",
     "runs=/proc/nowhere": "cannot write to /proc/nowhere",
     "optoin=1": "Could not override 'optoin'",
+    "train=shrt": "unknown train 'shrt'; did you mean short?",
+    "method.name=all": "method=all is a group of variants",
+    "+method.rate=1": "method=combined knows no option rate",
+    "~seed": "~seed deletes an option that every run has",
+    "data=3": "Config group override must be a string or a list. Got int",
+    "--seed=3": "unrecognized arguments: --seed=3 (options have no dashes",
+    "seed=0,1": "seed=0,1 names several values, and this is one run: add -m to run each, or give seed as a list, 'seed=[0,1]'",
+    "runs=a,b": """or as one text, 'runs="a,b"'""",
+    "seed=range(2)": "seed=range(2) names several values, and this is one run: add -m to run each",
+    "-m seed=0, 1": "'seed=0,' is no OPTION=VALUE: a list is written without blanks",
+    "-m study=a(b)": """(Unknown function 'a'): a value with such signs is written in quotes, 'study="a(b)"'""",
+    "-m study=it's": """written in quotes, 'study="it'"'"'s"'""",
+    "-m teachers.set=": "an unquoted ${...} is the shell's, so quote it: 'teachers.set=${...}'",
+    "seed=${sede}": "seed: Interpolation key 'sede' not found",
+    "-m seed=interval(0,1)": "seed=interval(0,1): only lists, ranges and patterns can be swept over",
+    "-m hydra.job.chdir=true": "hydra.job.chdir has no use in a sweep: runs do not change folder",
+    "-m hydra.output_subdir=.hydra": "hydra.output_subdir has no use in a sweep: every run's record.json",
+    "-m hydra.sweep.dir=x": "hydra.sweep has no use in a sweep: runs name their own folders below runs=FOLDER",
+    "-m hydra/job_logging=default": "hydra/job_logging has no use in a sweep",
+    "-m +hydra.callbacks.a._target_=tests.test_command_line.Notes": "hydra.callbacks: Notes.on_job_start is not called",
+    "-m teachers.train.lr=abc": "teachers.train.lr=abc: Value 'abc' of type 'str' could not be converted to Float",
+    "-m teachers.train.batch_size=16.0": "Value '16.0' of type 'float' could not be converted to Integer",
+    "teachers.train.lr=-1": "teachers.train.lr must be positive",
 }
+
+
+class Notes(Callback):
+    """What somebody wants done around each of Hydra's jobs, which runs of a sweep are not."""
+
+    def on_job_start(self, config, *, task_function, **more):
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize("arguments", REFUSED)
@@ -52,9 +83,16 @@ def test_bad_input_is_one_line(arguments, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
 def test_teachers_have_a_recipe_of_their_own(sweep, capsys):
     assert main([*sweep, "method=kd", "teachers.train.epochs=7", "--cfg", "job"]) == 0
-    assert "  train:\n    epochs: 7\n" in capsys.readouterr().out
+    assert "  train:\n    epochs: 7\n    batch_size: ???\n" in capsys.readouterr().out
     assert main([*sweep, "teachers.train.rate=7"]) == 2
-    assert "teachers.train knows no option rate" in capsys.readouterr().err
+    assert "Could not override 'teachers.train.rate'" in capsys.readouterr().err
+
+
+def test_teachers_of_one_recipe_are_one_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "method=kd", "teachers.train.lr=1,1.0,1e0", "harness.plan=true"]) == 0
+    said = capsys.readouterr().out
+    assert "1 runs: 0 done before, 1 to run, 4 teachers to train first" in said
 
 
 @pytest.mark.parametrize("arguments", ["-m method=all seed=0,1 --cfg job", "method=all --cfg job", "--cfg job"])
@@ -68,6 +106,13 @@ def test_help_needs_no_torch():
     code = "import sys; from harness.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "combined" in done.stdout
+
+
+@pytest.mark.parametrize("way", ["method=all,baselines -m", "method=all,baselines hydra.mode=MULTIRUN"])
+def test_a_sweep_is_asked_for_anywhere_on_the_line(way, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*way.split(), "seed=range(2)", "harness.plan=true"]) == 0
+    assert "12 runs: 0 done before" in capsys.readouterr().out
 
 
 def test_a_plan_runs_nothing(tmp_path, monkeypatch, capsys):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 import methods
+from harness.config import ConfigError
 from harness.config.methods import method_options
 from harness.config.options import DATA, TRAIN, Config, SweeperOptions
+
+HYDRAS = ("hydra", "defaults")  # of a composed configuration: not a run's
 
 
 def register() -> None:
@@ -36,8 +41,19 @@ def register() -> None:
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
-    """A composed configuration as nested dicts."""
-    ours = OmegaConf.masked_copy(composed, [key for key in composed if key not in ("hydra", "defaults")])
+    """A composed configuration as nested dicts. What reads Hydra's part of it does so by `${hydra:...}`, as in any job.
+
+    Raises ConfigError where an option was deleted, and what OmegaConf raises.
+    """
+    for option in fields(Config):
+        if option.name not in HYDRAS and option.name not in composed.keys():  # noqa: SIM118  `in` denies what is ???
+            raise ConfigError(f"~{option.name} deletes an option that every run has: give it another value")
+    ours = copy.deepcopy(composed)  # whole: parts of it would not know the types of their options
+    with flag_override(ours, ["readonly", "struct"], False):
+        ours.pop("hydra", None)
+    with flag_override(ours.teachers.train, "struct", False):
+        for name in [name for name in ours.teachers.train if OmegaConf.is_missing(ours.teachers.train, name)]:
+            ours.teachers.train.pop(name, None)  # it is as in `train`
     return OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
 
 

@@ -29,8 +29,11 @@ def method_defaults(name: str) -> dict[str, Any]:
 
 def build_method(config: dict[str, Any]) -> Method:
     """The Method of a run's configuration. Raises ConfigError where an option makes no sense."""
+    name, cls = config["method"]["name"], methods.load(config["method"]["name"])
     options = {key: value for key, value in config["method"].items() if key != "name"}
+    if unknown := options.keys() - {f.name for f in fields(cls)}:
+        raise ConfigError(f"method={name} knows no option {', '.join(sorted(unknown))}")
     try:
-        return methods.load(config["method"]["name"])(**options)
+        return cls(**options)
     except ValueError as error:
         raise ConfigError(str(error)) from error

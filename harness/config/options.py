@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, get_type_hints
 
 from omegaconf import MISSING
 
@@ -71,6 +71,10 @@ class Train:
     checkpoint_every: int = 5  # epochs between checkpoints; does not change the result
 
 
+# What a teacher set's recipe can say: any of a recipe's options, of its type, or nothing of it.
+TeacherTrain = make_dataclass("TeacherTrain", [(name, of, MISSING) for name, of in get_type_hints(Train).items()])
+
+
 @dataclass
 class TeacherSet:
     """Which teachers a student learns from; they are trained once and kept in the bank."""
@@ -78,7 +82,7 @@ class TeacherSet:
     size: int = 4  # M
     set: int = 0  # sets are disjoint: no two share a random stream
     model: str | None = None  # their network; None: the student's
-    train: dict[str, Any] = field(default_factory=dict)  # their recipe's differences from `train`
+    train: TeacherTrain = field(default_factory=TeacherTrain)  # their recipe's differences from `train`
     # Their answers for every crop and mirror image, computed once and kept in the bank (see harness/run/views.py): views,
     # none, or auto: where building them costs no more than one run saves. A perturbation saves one pass a step.
     cache: str = "auto"
@@ -144,8 +148,8 @@ class Config:
         }
     )
     method: Any = MISSING
-    data: Any = MISSING
-    train: Any = MISSING
+    data: Data = MISSING
+    train: Train = MISSING
     model: str = "preresnet_tiny"  # preresnet_tiny, preresnet20, wrn16_2, wrn28_4, wrn28_10 ...
     seed: int = 0
     teachers: TeacherSet = field(default_factory=TeacherSet)
@@ -172,9 +176,10 @@ class SweeperOptions:
     """`hydra.sweeper`: what a preset in `sweeps/` sweeps over."""
 
     _target_: str = "hydra_plugins.harness.HarnessSweeper"
-    params: dict[str, Any] | None = None  # overrides, such as {seed: range(8)}
-    arms: list[str] | None = None  # alternatives that are no product: ["method=kd", "method=combined method.step=2"];
-    # with hydra.launcher.* in them, jobs that ask for more than others: "model=wrn28_4 hydra.launcher.mem_gb=16"
+    params: dict[str, Any] = field(default_factory=dict)  # overrides, such as {seed: range(8)}
+    # Alternatives that are no product: ["method=kd", "method=combined method.step=2"]; with hydra.launcher.* in them,
+    # jobs that ask for more than others: "model=wrn28_4 hydra.launcher.mem_gb=16"
+    arms: list[str] = field(default_factory=list)
 
 
 DATA = {

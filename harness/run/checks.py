@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from typing import Any
 
+import methods
 from harness.config import ConfigError
 from harness.config.methods import build_method
-from harness.config.options import CHOICES, FOLDERS, VERIFY, Train
+from harness.config.options import CHOICES, FOLDERS, VERIFY
 from harness.run.names import check_name
 from harness.store.identity import flatten
 
 
 def validate(config: dict[str, Any]) -> None:
     """Raise ConfigError, in one line, for what would fail later or mean nothing. Builds no network and reads no data."""
+    chosen = config["method"]["name"]
+    if members := methods.groups().get(chosen):
+        raise ConfigError(
+            f"method={chosen} is a group of variants: sweep over it with -m, or choose one of {', '.join(members)}"
+        )
+    check_name("method", chosen)
+    check_name("data", config["data"]["name"])
     method = build_method(config)
     teachers = config["teachers"]
     for name, value in flatten(config).items():
@@ -43,8 +50,6 @@ def validate(config: dict[str, Any]) -> None:
     require(teachers["set"] >= 0, f"teachers.set must not be negative, not {teachers['set']}")
     caches = ("auto", "views", "none")
     require(teachers["cache"] in caches, f"teachers.cache is one of {', '.join(caches)}, not {teachers['cache']!r}")
-    unknown = sorted(set(teachers["train"]) - {f.name for f in fields(Train)})
-    require(not unknown, f"teachers.train knows no option {', '.join(unknown)}")
     validate_recipe(config["train"], "train")
     if teachers["train"]:
         validate_recipe({**config["train"], **teachers["train"]}, "teachers.train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 import methods
 from harness.config import ConfigError
@@ -26,13 +27,18 @@ def check_name(kind: str, name: str) -> None:
         from harness.training.networks import check
 
         try:
-            return check(name)
+            check(name)
         except ValueError as error:
-            message = str(error)
-    elif name in names(kind):
-        return None
-    else:
-        message = f"unknown {kind} {name!r}"
-    near = difflib.get_close_matches(name, names(kind), 1)
-    guess = f"; did you mean {near[0]}?" if near else ";"
-    raise ConfigError(f"{message}{guess} known: {', '.join(names(kind))}")
+            raise ConfigError(f"{error}{nearest(name, names(kind))}") from error
+    elif name not in names(kind):
+        raise ConfigError(unknown(kind, name, names(kind)))
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """What to say of a name that is none of those known."""
+    return f"unknown {kind} {name!r}{nearest(name, known)}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"{f'; did you mean {near[0]}?' if near else ';'} known: {', '.join(known)}"

@@ -41,10 +41,9 @@ def make_plan(configs: list[Config]) -> Plan:
     teachers_done: dict[Path, bool] = {}
     for config in configs:
         directory = run_directory(config)
-        if directory in plan.runs:
-            add_questions(plan.runs[directory]["evaluate"], config["evaluate"])
-        else:
-            plan.runs[directory] = config
+        if asked := plan.runs.get(directory):
+            config = {**asked, "evaluate": all_questions(asked["evaluate"], config["evaluate"])}
+        plan.runs[directory] = config
     for directory, config in plan.runs.items():
         if reason := untouchable(directory, *map(run_directory, teacher_configs(config))):
             plan.refused[directory] = reason
@@ -75,10 +74,10 @@ def describe(plan: Plan) -> str:
     )
 
 
-def add_questions(evaluate: dict[str, Any], others: dict[str, Any]) -> None:
-    """Let a run answer what is asked of it twice, in different words."""
-    evaluate["shift"] = evaluate["shift"] or others["shift"]
-    evaluate["ood"] = list(dict.fromkeys([*evaluate["ood"], *others["ood"]]))
+def all_questions(evaluate: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """What a run that is asked for twice, in different words, is asked."""
+    ood = list(dict.fromkeys([*evaluate["ood"], *others["ood"]]))
+    return {**evaluate, "shift": evaluate["shift"] or others["shift"], "ood": ood}
 
 
 def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int, str]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import shlex
 from pathlib import Path
 from typing import Any
-
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import ConfigError
 from harness.config.teachers import teacher_configs
@@ -18,25 +14,21 @@ from harness.store.identity import run_directory
 Config = dict[str, Any]
 
 
-def is_shape(override: str) -> bool:
-    """Whether an override is about a run's job, not about the run."""
-    return override.lstrip("+~").startswith("hydra.launcher.")
+def launcher_of(shapes: list[Shape]) -> str:
+    """The class of the launcher that all runs of a sweep name. Raises ConfigError where they name several."""
+    found = list(dict.fromkeys(shape["_target_"] for shape in shapes))
+    if len(found) > 1:
+        raise ConfigError(
+            f"a sweep has one launcher, and its runs name {' and '.join(found)}: give hydra/launcher on the command line, "
+            "or run one command for each"
+        )
+    return found[0]
 
 
-def compose_shape(launcher: DictConfig, parser: OverridesParser, overrides: tuple[str, ...]) -> Shape:
-    """What jobs ask of the cluster, with some overrides of `hydra.launcher`. Raises ConfigError for unknown options."""
-    shape = copy.deepcopy(launcher)
-    for override in parser.parse_overrides(list(overrides)):
-        key = override.key_or_group.removeprefix("hydra.launcher.")
-        if override.is_delete():
-            OmegaConf.set_struct(shape, False)
-            shape.pop(key, None)
-            continue
-        try:
-            OmegaConf.update(shape, key, override.value(), force_add=override.is_add() or override.is_force_add())
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from error
-    return OmegaConf.to_container(shape, resolve=True)
+def with_environment(shape: Shape, environment: dict[str, str]) -> Shape:
+    """A shape whose jobs have these variables, whatever the cluster hands on of the environment of who submits them."""
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    return {**shape, "setup": [*(shape.get("setup") or ()), *exports]} if exports else shape
 
 
 def shapes_of_runs(configs: list[Config], shapes: list[Shape]) -> dict[Path, Shape]:

@@ -6,6 +6,7 @@ adopted, not submitted again.
 
 from __future__ import annotations
 
+import copy
 import os
 import shlex
 import sys
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
+from hydra.core.utils import env_override
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from harness.config import ConfigError
 from harness.config.teachers import teacher_configs
@@ -31,15 +33,18 @@ from harness.runtime.interruption import Interrupted, StopRequest
 from harness.store.claim import Claimed, TakenOver
 from harness.store.identity import run_directory
 from harness.store.record import settled
+from harness.sweep.expansion import Job, quoted, to_override
+from harness.sweep.hydra_options import check_used
 from harness.sweep.plan import describe, make_plan
 from harness.sweep.preview import describe_arrays, print_plan
 from harness.sweep.report import report
-from harness.sweep.shapes import shapes_of_runs
+from harness.sweep.shapes import launcher_of, shapes_of_runs, with_environment
 from harness.sweep.submission import Submitter
 from harness.sweep.watch import Watch, outcome
 
 Config = dict[str, Any]
 STOPPED = 130
+OWN = BASIC, LOCAL, SLURM = "BasicLauncher", "submitit_launcher.LocalLauncher", "SlurmLauncher"
 
 
 class Sweep:
@@ -52,7 +57,7 @@ class Sweep:
     def __init__(
         self,
         configs: list[Config],
-        jobs: list[tuple[str, ...]],
+        jobs: list[Job],
         shapes: list[Shape],
         context: HydraContext,
         hydra_config: DictConfig,
@@ -65,8 +70,10 @@ class Sweep:
         self.fail_fast = configs[0]["fail_fast"]
         check_folders(configs[0])
         self.plan = make_plan(configs)
+        self.launcher = launcher_of(shapes)
         self.shapes = shapes_of_runs(configs, shapes)
         self.default_shape = shapes[0]
+        self.environment = dict(hydra_config.hydra.job.env_set)
         self.console = Console()
         self.started = time.time()
         self.not_run: dict[Path, str] = {}  # students whose teacher failed
@@ -75,6 +82,12 @@ class Sweep:
 
     def run(self) -> int:
         """Run what is missing and report; returns the exit status."""
+        if self.launcher_is(*OWN):
+            check_used(self.hydra_config, self.context)
+        with env_override(self.environment):
+            return self.run_missing()
+
+    def run_missing(self) -> int:
         self.check_jobs()
         if self.configs[0]["harness"]["plan"]:
             print_plan(self.plan, self.folder, self.console, self.describe_arrays)
@@ -83,18 +96,18 @@ class Sweep:
         if not self.plan.students:
             return self.report()
         make_writable(self.folder, "runs")
-        if self.options["detach"] and not self.launcher_is("SlurmLauncher"):
+        if self.options["detach"] and not self.launcher_is(SLURM):
             raise ConfigError("sweep.detach=true needs SLURM: hydra/launcher=submitit_slurm, or a preset")
-        if self.launcher_is("BasicLauncher") and self.options["pack"] == 1 and self.options["workers"] is None:
+        if self.launcher_is(BASIC) and self.options["pack"] == 1 and self.options["workers"] is None:
             status = self.run_here()
-        elif self.launcher_is("SlurmLauncher"):
+        elif self.launcher_is(SLURM):
             try:
                 status = self.run_on_slurm(Slurm(self.shape, self.folder, self.options["pack"], self.options["poll_s"]))
             except QueueUnreachable as error:
                 raise ConfigError(f"SLURM does not answer: {error}") from error
             except TakenOver as error:
                 raise ConfigError(str(error)) from error
-        elif self.launcher_is("submitit_launcher.LocalLauncher") or self.launcher_is("BasicLauncher"):
+        elif self.launcher_is(*OWN):
             status = self.run_jobs(self.pool())
         else:
             status = self.run_by_plugin()
@@ -106,9 +119,9 @@ class Sweep:
         shapes = list({id(shape): shape for shape in (self.default_shape, *self.shapes.values())}.values())
         for shape in shapes:
             request.check_names(shape)
-            if self.launcher_is("SlurmLauncher"):
+            if self.launcher_is(SLURM):
                 request.check(shape, self.configs[0])
-        if self.launcher_is("SlurmLauncher"):
+        if self.launcher_is(SLURM):
             for line in shell.describe(shapes):
                 self.console.say(line)
 
@@ -185,14 +198,25 @@ class Sweep:
 
         Raises ConfigError for options that such a launcher cannot keep.
         """
-        for option, chosen in (("sweep.pack", self.options["pack"] > 1), ("fail_fast", self.fail_fast)):
+        for option, chosen in (
+            ("sweep.pack", self.options["pack"] > 1),
+            ("fail_fast", self.fail_fast),
+            ("hydra.launcher, with other values for some runs,", self.shapes),
+        ):
             if chosen:
                 raise ConfigError(f"{option} needs another launcher: basic, submitit_local or submitit_slurm")
+        config = copy.deepcopy(self.hydra_config)
+        with open_dict(config):
+            config.hydra.launcher = self.default_shape
         launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.context, task_function=self.task_function, config=self.hydra_config
+            hydra_context=self.context, task_function=self.task_function, config=config
         )
+        # Composed anew in each job, which must not be of another time and folder.
+        folders = [to_override(key, quoted(self.configs[0][key])) for key in ("runs", "bank")]
         pairs = zip(self.jobs, self.configs, strict=True)
-        launcher.launch([job for job, c in pairs if run_directory(c) in self.plan.students], initial_job_idx=0)
+        launcher.launch(
+            [[*job, *folders] for job, c in pairs if run_directory(c) in self.plan.students], initial_job_idx=0
+        )
 
     # Jobs
 
@@ -268,11 +292,11 @@ class Sweep:
         return report(self.plan, self.folder, self.not_run, self.started, self.console)
 
     def describe_arrays(self, runs: dict[Path, Config]) -> str:
-        on_slurm = self.launcher_is("SlurmLauncher")
+        on_slurm = self.launcher_is(SLURM)
         return describe_arrays(runs, self.shape, self.options["pack"]) if on_slurm else ""
 
     def shape(self, directory: Path) -> Shape:
-        return shell.complete(self.shapes.get(directory, self.default_shape))
+        return with_environment(shell.complete(self.shapes.get(directory, self.default_shape)), self.environment)
 
-    def launcher_is(self, name: str) -> bool:
-        return self.hydra_config.hydra.launcher._target_.endswith(name)
+    def launcher_is(self, *names: str) -> bool:
+        return self.launcher.endswith(names)

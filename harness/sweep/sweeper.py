@@ -6,24 +6,25 @@ is done, trains teachers before students, and lets no run take another with it.
 
 from __future__ import annotations
 
-import functools
 import shlex
 import sys
+from datetime import datetime
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from harness.config import ConfigError
-from harness.config.composition import settle_paths
 from harness.jobs.backend import Shape
 from harness.run.checks import validate
-from harness.sweep.composer import Composer
-from harness.sweep.expansion import expand, is_hydras
-from harness.sweep.shapes import compose_shape, is_shape
+from harness.sweep.composer import Composed, Composer
+from harness.sweep.expansion import Expansion, Job, to_override
 from harness.sweep.sweep import Sweep
+
+Config = dict[str, Any]
 
 
 class HarnessSweeper(Sweeper):
@@ -46,28 +47,59 @@ class HarnessSweeper(Sweeper):
         if status:
             sys.exit(status)
 
-    def compose(self, arguments: list[str]) -> tuple[list[dict[str, Any]], list[tuple[str, ...]], list[Shape]]:
+    def compose(self, arguments: list[str]) -> tuple[list[Config], list[Job], list[Shape]]:
         """Every run's configuration, its overrides, and what its job asks of a cluster. Raises ConfigError."""
-        parser = OverridesParser.create(config_loader=self.context.config_loader)
-        common = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        found = []
-        for arm in self.arms:
-            own = parser.parse_overrides(shlex.split(arm))
-            if refused := [override.input_line for override in own if is_hydras(override)]:
-                raise ConfigError(f"{refused[0]}: of Hydra's options an arm can only have those of hydra.launcher.")
-            found += expand([*own, *parser.parse_overrides(common)])
-        if not found:
+        runs = self.compose_runs(arguments)
+        if not runs:
             raise ConfigError("the sweep is empty: an option's list or pattern matches nothing")
-        composer = Composer(self.context, self.config, parser)
-        shape = functools.cache(functools.partial(compose_shape, self.config.hydra.launcher, parser))
-        jobs, shapes = [], []
-        for job in dict.fromkeys(found):
-            jobs.append(tuple(override for override in job if not is_shape(override)))
-            shapes.append(shape(tuple(filter(is_shape, job))))
-        configs = [settle_paths(composer.compose(job)) for job in jobs]
+        configs = [run.config for run in runs.values()]
         for config in configs:
             validate(config)
-        return configs, jobs, shapes
+        check_same(configs)
+        return configs, list(runs), [run.shape for run in runs.values()]
+
+    def compose_runs(self, arguments: list[str]) -> dict[Job, Composed]:
+        """Every run as Hydra composes it, by its overrides."""
+        # What belongs to a sweep is the same for its runs: that it is now, too.
+        OmegaConf.register_new_resolver("now", datetime.now().strftime, use_cache=True, replace=True)
+        OmegaConf.clear_cache(self.config)
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        expansion = Expansion(parser)
+        params = parser.parse_overrides([to_override(key, value) for key, value in self.params.items()])
+        given = parser.parse_overrides(arguments)
+        jobs: dict[Job, None] = {}
+        for arm in self.arms:
+            try:
+                own = parser.parse_overrides(shlex.split(arm))
+            except ValueError as error:
+                raise ConfigError(f"hydra.sweeper.arms: {arm}: {error}") from error
+            check_jobs_own([*own, *params])
+            jobs |= dict.fromkeys(expansion.expand([*own, *params, *given]))
+        composer = Composer(self.context.config_loader, self.config, expansion.literals)
+        return {job: composer.compose(job, number) for number, job in enumerate(jobs)}
+
+
+def check_jobs_own(overrides: list[Override]) -> None:
+    """Refuse what is Hydra's own in a sweep's params and arms, but for what a run's job asks of the cluster."""
+    for override in overrides:
+        if override.is_hydra_override() and not override.key_or_group.startswith("hydra.launcher."):
+            raise ConfigError(
+                f"{override.input_line}: of Hydra's options, hydra.sweeper's params and arms can only have those of "
+                "hydra.launcher; give others on the command line, or below `hydra:` in the file"
+            )
+
+
+def check_same(configs: list[Config]) -> None:
+    """Refuse different values, in one sweep, of what is not its runs' but its own."""
+    for key in ("runs", "bank", "fail_fast", "harness", "sweep"):
+        first = configs[0][key]
+        for config in configs:
+            if config[key] is not first and config[key] != first:
+                text = f"'{key}=\"{first},{config[key]}\"'" if key in ("runs", "bank") else ""
+                raise ConfigError(
+                    f"{key} is one for a whole sweep, and here it is {first} for one run and {config[key]} for another: "
+                    f"give one value{', in quotes if it has a comma: ' + text if text else ''}"
+                )
 
 
 # Hydra 1.3 loads sweepers from under hydra_plugins only. A real namespace package there would not be found in a

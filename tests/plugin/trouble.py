@@ -24,10 +24,10 @@ class Slow(Supervised):
 
 @dataclass
 class Raises(Supervised):
-    """An error in the user's code."""
+    """An error in the user's code, in words that its environment may have."""
 
     def loss(self, images, labels, teachers, student):
-        raise ArithmeticError("the sky is falling")
+        raise ArithmeticError(os.environ.get("TROUBLE", "the sky is falling"))
 
 
 @dataclass

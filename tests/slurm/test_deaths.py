@@ -70,7 +70,7 @@ def test_a_dead_nodes_runs_go_on_elsewhere(calm: None, start: Start, busy_lab: L
 @pytest.mark.parametrize(
     ("variant", "kind", "state", "reason"),
     [
-        ("raises", "ArithmeticError", "FAILED", "the sky is falling"),
+        ("raises", "ArithmeticError", "FAILED", "the sea is rising"),
         ("exits", "JobDied", "FAILED", "exit 3:0"),
         ("hogs", "JobDied", "FAILED", "out of memory"),
         ("sleeps", "JobDied", "TIMEOUT", "TIMEOUT"),

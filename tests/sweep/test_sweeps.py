@@ -25,12 +25,14 @@ def with_gpus(names: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("launcher", [(), POOL, ("sweep.pack=2",)], ids=["basic", "pool", "pack"])
 def test_a_failed_run_takes_no_other_with_it(tmp_path: Path, launcher: tuple[str, ...]) -> None:
-    command = ("-m", "method=raises,supervised", "seed=0,1", *FEW_EPOCHS, *launcher)
+    """Its words are from the environment that Hydra's `hydra.job.env_set` gives a run."""
+    own = "+hydra.job.env_set.TROUBLE=the sea is rising"
+    command = ("-m", "method=raises,supervised", "seed=0,1", *FEW_EPOCHS, *launcher, own)
     head = Head(*command, runs=tmp_path, plugin=True)
     assert head.ends() == 1, head.said
     assert re.search(r"^│ supervised ", head.said, re.MULTILINE)
     assert "2 of 4 runs done" in head.said
-    assert len(re.findall(r"^missing .*-raises-.*: failed: the sky is falling; log ", head.said, re.MULTILINE)) == 2
+    assert len(re.findall(r"^missing .*-raises-.*: failed: the sea is rising; log ", head.said, re.MULTILINE)) == 2
     found = records(tmp_path)
     failed = found[one(tmp_path, "*-raises-s0-*").name]
     assert failed["status"] == "failed"
@@ -145,8 +147,12 @@ def test_a_preset_of_this_package_and_one_of_a_users_own_from_any_folder(tmp_pat
     ("arms", "message"),
     [
         ('["method=kd","method=kd hydra.launcher.mem_gb=5"]', "two values of hydra.launcher.mem_gb"),
-        ('["method=kd hydra.launcher.mme_gb=5"]', "hydra.launcher.mme_gb=5: Key 'mme_gb' not in"),
-        ('["method=kd hydra/launcher=gpu"]', "of Hydra's options an arm can only have those of hydra.launcher"),
+        ('["method=kd hydra.launcher.mme_gb=5"]', "Could not override 'hydra.launcher.mme_gb': Key 'mme_gb' not in"),
+        (
+            '["method=kd hydra/launcher=gpu"]',
+            "hydra/launcher=gpu: of Hydra's options, hydra.sweeper's params and arms can",
+        ),
+        ('["method=kd study=\'a b"]', "hydra.sweeper.arms: method=kd study='a b: No closing quotation"),
     ],
 )
 def test_jobs_that_make_no_sense_are_one_clear_line(tmp_path: Path, arms: str, message: str) -> None:
