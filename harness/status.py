@@ -98,7 +98,7 @@ def bury_dead(jobs: dict[Path, Submission]) -> None:
             continue
         with contextlib.suppress(Damaged):  # it is shown as what it is
             if (config := read_config(place / CONFIG)) is not None and means(config, place):
-                death.bury(place, config, death.of_job(job, ended[job], about["log"]))
+                death.bury(place, config, death.of_job(place, job, ended[job], about["log"]))
 
 
 def status_now(place: Path) -> str | None:

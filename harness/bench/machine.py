@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from harness.runtime import host
 from harness.store import provenance
 from harness.store.files import write_json
 from harness.training import arithmetic
@@ -35,7 +35,7 @@ def describe() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "processor": read_processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": host.cores(),
         "code": provenance.revision(),
     }
 

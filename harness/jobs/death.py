@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.jobs import queue
-from harness.runtime import gpus
+from harness.runtime import gpus, host
 from harness.store.aside import clear_damaged, put_back_trained
-from harness.store.attempts import append_event
+from harness.store.attempts import append_event, read_events
 from harness.store.files import Damaged
 from harness.store.record import failure, read_record, settled, write_record
 
@@ -26,19 +26,32 @@ class Death:
     slurm: dict[str, Any] | None = None
 
 
-def of_job(job: str, end: queue.Ending, log: str | None) -> Death:
-    """The death of a SLURM job (JOB, or ARRAY_TASK), from how it ended and what its log says."""
+def of_job(directory: Path, job: str, end: queue.Ending, log: str | None) -> Death:
+    """The death of a run's SLURM job (JOB, or ARRAY_TASK), from how it ended and what its log says."""
     array, _, task = job.partition("_")
     slurm = {"job_id": job, "array_job_id": array, "array_task_id": task or None, "node": end.node, "restarts": None}
-    message = f"job {job} on {end.node or 'no node'} died: {queue.explain(end, Path(log) if log else None)}"
+    said = queue.explain(end, Path(log) if log else None, memory_option(directory))
+    message = f"job {job} on {end.node or 'no node'} died: {said}"
     return Death(message, log, end.state, slurm)
+
+
+def memory_option(directory: Path) -> str:
+    """The launcher's option that granted a run's last attempt its memory, as that noted; the usual one if none did."""
+    with contextlib.suppress(Damaged):
+        for event in reversed(read_events(directory)):
+            if noted := event.get("memory_option"):
+                return noted
+    return "hydra.launcher.mem_gb"
 
 
 def of_process(code: int | None, log: str | None, slurm: dict[str, Any] | None = None) -> Death:
     """The death of a run's process by its exit code, None where nobody saw it end."""
     said = "is gone" if code is None else f"died by signal {-code}" if code < 0 else f"ended with exit code {code}"
     if code == -signal.SIGKILL:
-        said += ", as where the host's memory runs out (sweep.pack and data.workers decide how much is needed)"
+        granted = f", {host.memory_option()} how much there is" if slurm else ""
+        said += (
+            f", as where the host's memory runs out (sweep.pack and data.workers decide how much is needed{granted})"
+        )
     file = Path(log) if log else None
     mps = gpus.shared_fate() if code and "CUDA error" in queue.tail(file) else ""
     return Death(f"its process {said}{queue.last_words(file)}{mps}", log, None, slurm)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.jobs import queue
 from harness.jobs.pack import INTERRUPTED, run_pack
-from harness.runtime import gpus
+from harness.runtime import gpus, host
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, StopRequest
 from harness.store import provenance
@@ -82,8 +82,13 @@ def attempt(file: Path, stop: StopRequest, given_its_gpu: bool = False) -> None:
             f"{file} is of a run in another folder ({directory.parent}): it was damaged, or moved; submit again"
         )
     slurm = provenance.slurm()
-    seen = os.environ.get(gpus.VISIBLE)
-    append_event(directory, "started", host=os.uname().nodename, pid=os.getpid(), gpus=seen, slurm=slurm)
+    here = {
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "gpus": os.environ.get(gpus.VISIBLE),
+        "memory_option": host.memory_option() if slurm else None,
+    }
+    append_event(directory, "started", slurm, **here)
     from harness.run.run import execute
 
     try:

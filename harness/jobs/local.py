@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from harness.jobs.backend import Config
 from harness.jobs.death import Death
 from harness.jobs.process import start_run
 from harness.jobs.slots import Slot
+from harness.runtime import host
 from harness.store.claim import is_claimed
 from harness.store.submission import read_submission, write_config, write_submission
 
@@ -65,7 +65,7 @@ class Local:
     def start(self, directory: Path, config: Config, slot: int) -> subprocess.Popen:
         file = write_config(directory, config)
         write_submission(directory, None, str(file.with_name("job.log")))
-        return start_run(file, self.code, max(1, (os.cpu_count() or 1) // len(self.slots)), self.slots[slot])
+        return start_run(file, self.code, max(1, host.cores() // len(self.slots)), self.slots[slot])
 
     def death(self, directory: Path) -> Death:
         about = read_submission(directory)

@@ -56,7 +56,7 @@ def find_slots(configs: list[Config], most: int, names: list[str]) -> tuple[list
     there = host.free_memory()
     if there is not None and there < len(slots) * need:
         slots = slots[: max(1, there // need)]
-        more = " (hydra.launcher.mem_gb grants more)" if "SLURM_JOB_ID" in os.environ else ""
+        more = f" ({host.memory_option()} grants more)" if "SLURM_JOB_ID" in os.environ else ""
         note = f"{there / GIB:.1f} GiB of host memory are free{more} and a run takes up to {need / GIB:.2f}"
     if len(slots) < most:
         return slots, f"memory: {note}: {len(slots)} at a time, not {most}"

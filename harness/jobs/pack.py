@@ -7,7 +7,6 @@ died that could not.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -17,6 +16,7 @@ from typing import Any
 from harness.jobs import death, memory
 from harness.jobs.process import start_run
 from harness.jobs.slots import Slot, gpus_for
+from harness.runtime import host
 from harness.runtime.interruption import StopRequest, held_back
 from harness.store import provenance
 from harness.store.record import answers, settled
@@ -37,7 +37,7 @@ def run_pack(files: list[Path], stop: StopRequest) -> list[Path]:
     slots, note = memory.find_slots([configs[file] for file in waiting], len(files), names)
     if note:
         print(note)
-    threads = max(1, int(os.environ.get("SLURM_CPUS_PER_TASK", os.cpu_count() or 1)) // len(slots))
+    threads = max(1, host.cores() // len(slots))
     running: dict[Path, tuple[subprocess.Popen, Slot]] = {}
     interrupted = []
     told = False

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from harness.jobs import snapshot
-from harness.runtime import gpus
+from harness.runtime import gpus, host
 
 
 def start_run(file: Path, code: Path, threads: int, gpu: str | None) -> subprocess.Popen:
@@ -20,8 +20,7 @@ def start_run(file: Path, code: Path, threads: int, gpu: str | None) -> subproce
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": snapshot.import_path(code)}
     if gpu is not None:
         environment[gpus.VISIBLE] = gpu
-    if "SLURM_CPUS_PER_TASK" in environment:
-        environment["SLURM_CPUS_PER_TASK"] = str(threads)
+    environment |= {name: str(threads) for name in host.CORES if name in environment}
     with (file.parent / "job.log").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-u", "-m", "harness.jobs.job", str(file)],

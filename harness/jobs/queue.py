@@ -142,13 +142,13 @@ def largest_array() -> int:
     return max(1, int(found[1])) if found else 1001
 
 
-def explain(end: Ending, log: Path | None) -> str:
-    """One line on how a job ended: its state, out of memory where the log says so (SLURM does not always),
-    else the log's last line.
+def explain(end: Ending, log: Path | None, memory_option: str) -> str:
+    """One line on how a job ended: its state, out of memory where the log says so (SLURM does not always), and which option
+    grants more, else the log's last line.
     """
     said = f"SLURM says {end.state}" + (f" (exit {end.exit_code})" if end.exit_code else "")
     if end.state == "OUT_OF_MEMORY" or MEMORY.search(tail(log)):
-        return f"{said}: out of memory; give runs more with hydra.launcher.mem_gb"
+        return f"{said}: out of memory; give runs more with {memory_option}"
     return said + last_words(log)
 
 

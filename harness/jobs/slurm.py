@@ -136,7 +136,7 @@ class Slurm:
     def death(self, directory: Path) -> Death:
         job = self.jobs[directory]
         about = read_submission(directory)
-        return death.of_job(job, queue.ending(job), about["log"] if about else None)
+        return death.of_job(directory, job, queue.ending(job), about["log"] if about else None)
 
     def cancel(self, directories: list[Path]) -> None:
         queue.cancel(self.jobs[directory] for directory in directories if directory in self.jobs)

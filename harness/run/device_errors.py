@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from harness.runtime import gpus
+from harness.runtime import gpus, host
 
 # What else torch, cuBLAS, cuDNN and the CPU's allocator call it.
 EXHAUSTED = re.compile(r"out of memory|_ALLOC_FAILED|can't allocate memory", re.IGNORECASE)
@@ -66,7 +66,7 @@ def advice(config: dict[str, Any], on_gpu: bool) -> str:
     if config["teachers"]["size"] and config["teachers"]["cache"] != "none":
         ways.append("teachers.cache=none")
     if not on_gpu and "SLURM_JOB_ID" in os.environ:
-        ways.append("more hydra.launcher.mem_gb")
+        ways.append(f"more {host.memory_option()}")
     return f"try {' or '.join(ways)}"
 
 

@@ -19,9 +19,10 @@ class Job(TypedDict, total=False):
 
 
 class Fact(TypedDict, total=False):
-    """What else may be known."""
+    """What else may be known: memory_option, of the launcher, granted the job its memory."""
 
     host: str | None
+    memory_option: str | None
 
 
 class Event(Fact):

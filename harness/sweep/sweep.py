@@ -7,7 +7,6 @@ adopted, not submitted again.
 from __future__ import annotations
 
 import copy
-import os
 import shlex
 import sys
 import time
@@ -28,6 +27,7 @@ from harness.jobs.queue import QueueUnreachable
 from harness.jobs.slots import gpus_for
 from harness.jobs.slurm import Slurm
 from harness.run.folder import check_folders, make_writable
+from harness.runtime import host
 from harness.runtime.console import Bar, Console
 from harness.runtime.interruption import Interrupted, StopRequest
 from harness.store.claim import Claimed, TakenOver
@@ -184,7 +184,7 @@ class Sweep:
         """As many at a time as the options say and memory holds: on each GPU, or on the machine's cores, `sweep.pack`."""
         pack, workers = self.options["pack"], self.options["workers"]
         gpus = gpus_for(self.configs[0]["device"])
-        most = pack * max(1, len(gpus)) if pack > 1 else workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2)
+        most = pack * max(1, len(gpus)) if pack > 1 else workers or len(gpus) or max(1, host.cores() // 2)
         todo = [*self.plan.teachers.values(), *self.plan.students.values()]
         slots, note = memory.find_slots(todo, most, gpus)
         if note and (pack > 1 or len(slots) < most):

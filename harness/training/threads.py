@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+from harness.runtime import host
 
 # Their layers are so small that threads only wait for each other, on a busy machine a hundred times longer than they
 # work.
@@ -21,7 +22,7 @@ def choose(config: dict[str, Any]) -> int:
     """
     if config["threads"] or config["model"] in SMALL_MODELS:
         return config["threads"] or 1
-    return min(OWN, int(os.environ.get("SLURM_CPUS_PER_TASK") or OWN))
+    return min((OWN, *host.cores_of_slurm()))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.training.data.contents import hash_files
+from harness.runtime import host
 from harness.training.data.decoders import Decoders, Item, Key, View
 from harness.training.data.preparation import middle
 from harness.training.data.transfer import send
@@ -42,7 +43,7 @@ class FileImages:
         )  # one block, where a list would be ten times as large
         self.shape = torch.Size((len(files), 3, size, size))
         self.resize = round(size / MARGIN)  # the shorter side, before the centre is cut out
-        self.workers = count_cores() if workers is None else workers
+        self.workers = min(host.cores(), MOST_WORKERS) if workers is None else workers
         self.decoders = LIVING.setdefault(self.workers, Decoders(self.workers))
         self.device = torch.device("cpu")
 
@@ -99,10 +100,3 @@ class Centre:
 def channels_first(image: Image.Image) -> np.ndarray:
     """[3, H, W] uint8 of an image in colour."""
     return np.asarray(image).transpose(2, 0, 1)
-
-
-def count_cores() -> int:
-    """Cores of this job, at most MOST_WORKERS."""
-    given = int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(given or usable or 1, MOST_WORKERS)
