@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.training.data.contents import hash_files
 from harness.runtime import host
+from harness.training.data.contents import hash_files
 from harness.training.data.decoders import Decoders, Item, Key, View
 from harness.training.data.preparation import middle
 from harness.training.data.transfer import send
