@@ -46,7 +46,7 @@ REFUSED = {
     "runs=a,b": """or as one text, 'runs="a,b"'""",
     "seed=range(2)": "seed=range(2) names several values, and this is one run: add -m to run each",
     "-m seed=0, 1": "'seed=0,' is no OPTION=VALUE: a list is written without blanks",
-    "-m study=a(b)": """(Unknown function 'a'): a value with such signs is written in quotes, 'study="a(b)"'""",
+    "-m study=a(b)": """Unknown function 'a'): a value with such signs is written in quotes, 'study="a(b)"'""",
     "-m study=it's": """written in quotes, 'study="it'"'"'s"'""",
     "-m teachers.set=": "an unquoted ${...} is the shell's, so quote it: 'teachers.set=${...}'",
     "seed=${sede}": "seed: Interpolation key 'sede' not found",
