@@ -113,10 +113,8 @@ def test_a_control_group_may_let_it_have_fewer(
 
 
 def test_this_process_may_use_the_cores_that_it_was_bound_to() -> None:
-    bound = os.sched_getaffinity(0)
-    code = "import os; from harness.runtime import host; os.sched_setaffinity(0, {%d}); print(host.cores())" % min(
-        bound
-    )
+    core = min(os.sched_getaffinity(0))
+    code = f"import os; from harness.runtime import host; os.sched_setaffinity(0, [{core}]); print(host.cores())"
     environment = {name: value for name, value in os.environ.items() if name not in host.CORES}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert said.stdout == "1\n"
