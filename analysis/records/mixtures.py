@@ -4,8 +4,8 @@ A cell is an arm on a data set and a network; its runs may differ in seed and te
 (no split depends on a seed) and teachers must also agree between the arms that are compared. Code may differ
 between arms (a variant added later), but not within one: across arms it is a warning.
 
-Arithmetic (device, threads, precision of convolutions, torch) may differ, and is shown: rounding grows until a run ends
-as far from itself as another seed does (see README.md here), which blurs pairs and moves no mean.
+Arithmetic (device, threads, precision of convolutions, torch) may differ, and is shown: it blurs pairs, for a run ends
+nearly as far from itself as from another seed, and no mean was found to move (harness/training/README.md).
 """
 
 from __future__ import annotations
