@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -54,7 +55,8 @@ def plain(composed: DictConfig) -> dict[str, Any]:
     with flag_override(ours.teachers.train, "struct", False):
         for name in [name for name in ours.teachers.train if OmegaConf.is_missing(ours.teachers.train, name)]:
             ours.teachers.train.pop(name, None)  # it is as in `train`
-    return OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+    # As in a record, where every key is a text.
+    return json.loads(json.dumps(OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)))
 
 
 def settle_paths(config: dict[str, Any]) -> dict[str, Any]:

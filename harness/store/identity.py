@@ -26,20 +26,19 @@ INCIDENTAL = (
 
 # Options that came after runs had been made, and what those did without: who says no more than that means the same run.
 LATER = {"data.train": None}
+NESTED = [(key, *key.split(".")) for key in (*INCIDENTAL, *LATER) if "." in key]
 
 
 def relevant(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that matters for the result."""
-    kept = json.loads(json.dumps(config))
-    for key in (*INCIDENTAL, *LATER):
+    """The part of a configuration that matters for the result; what it keeps it shares with the configuration."""
+    kept = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in config.items() if key not in INCIDENTAL
+    }
+    for key, group, name in NESTED:
         if key == "data.root" and config["data"]["name"] == "folder":
             continue  # where the images lie is all that tells one such set from another
-        *groups, name = key.split(".")
-        node = kept
-        for group in groups:
-            node = node[group]
-        if key not in LATER or node.get(name) == LATER[key]:
-            node.pop(name, None)
+        if key not in LATER or kept[group].get(name) == LATER[key]:
+            kept[group].pop(name, None)
     return kept
 
 

@@ -37,13 +37,13 @@ class Composed:
 
 @dataclass(frozen=True)
 class Split:
-    """Which of a run's overrides, by position, are set on a copy of what Hydra composes from the others.
-
-    `groups`: those of its overrides that choose the sources. `short` is None where every run is composed by itself.
+    """Which of a run's overrides, by position, Hydra composes, and which are set on a copy of that, by what of a
+    configuration they are in. `groups`: those overrides that choose the sources.
     """
 
     groups: Job
-    short: tuple[int, ...] | None
+    rest: tuple[int, ...]
+    parts: dict[str, tuple[int, ...]]
 
 
 class Composer:
@@ -59,9 +59,9 @@ class Composer:
         self.is_group = functools.cache(self._is_group)
         self.literals = {text: literal for text, literal in literals.items() if not self.is_group(literal.key)}
         self.sources = functools.lru_cache(SOURCES)(self._sources)
-        self.splits: dict[Job, Split] = {}
+        self.splits: dict[Job, Split | None] = {}
         self.bases: dict[Job, Composed] = {}
-        self.values: dict[tuple[Job, str], Any] = {}
+        self.parts: dict[tuple[Job, Job], Any] = {}
         self.shapes: dict[str, Shape] = {}  # equal ones are the same
         with resolving(master):
             self.shared = shared_options(master)
@@ -72,43 +72,54 @@ class Composer:
         if kind not in self.splits:
             self.splits[kind] = self.split(job)
         split = self.splits[kind]
-        if split.short is None:
+        if split is None:
             return self.compose_by_hydra(job, number)
-        short = [job[position] for position in split.short]
-        rest = tuple(text for position, text in enumerate(job) if position not in split.short)
+        rest = tuple(job[position] for position in split.rest)
         try:
             if rest not in self.bases:
                 self.bases[rest] = self.compose_by_hydra(rest)
             base = self.bases[rest]
-            config = base.config
-            for text in short:
-                config = put(config, self.literals[text].key.split("."), self.value(split.groups, text))
+            config = dict(base.config)
+            for name, positions in split.parts.items():
+                part = rest, tuple(job[position] for position in positions)
+                if part not in self.parts:
+                    self.parts[part] = self.set_part(base.config[name], part[1], split.groups)
+                config[name] = self.parts[part]
         except (HydraException, OmegaConfBaseException):
-            if not short:
+            if not split.parts:
                 raise
             # Either the run is at fault, and Hydra says it in its own words, or what is missing comes from a literal.
-            self.splits[kind] = Split(split.groups, None)
+            self.splits[kind] = None
             return self.compose_by_hydra(job, number)
         return Composed(config, base.shape)
 
-    def split(self, job: Job) -> Split:
+    def split(self, job: Job) -> Split | None:
+        """How runs of this kind are composed; None: each by itself."""
         others = [self.parse(text) for text in job if text not in self.literals]
         # As Hydra does: a dict is merged into a group's options, anything else chooses of the group.
         values = [o for o in others if not self.is_group(o.key_or_group) or isinstance(o.value(), dict)]
-        groups = tuple(o.input_line for o in others if o not in values)
+        groups = tuple(text for text in job if text not in self.literals and self.parse(text) not in values)
         sources, read = self.sources(groups)
         touched = {*SETTLED, *read, *reads(text for o in values for text in texts_in(o.value()))}
         touched |= {o.key_or_group.partition("[")[0] for o in values}
         if ANYTHING in touched:
-            return Split(groups, None)
-        short = (
-            position
-            for position, text in enumerate(job)
-            if (literal := self.literals.get(text))
-            and not any(overlap(literal.key, key) for key in touched)
-            and is_leaf(sources, literal.key)
-        )
-        return Split(groups, tuple(short))
+            return None
+        parts: dict[str, tuple[int, ...]] = {}
+        for position, text in enumerate(job):
+            key = self.literals[text].key if text in self.literals else ANYTHING
+            if not any(overlap(key, other) for other in touched) and leaf(sources, key) is not None:
+                name = key.partition(".")[0]
+                parts[name] = (*parts.get(name, ()), position)
+        short = {position for positions in parts.values() for position in positions}
+        return Split(groups, tuple(position for position in range(len(job)) if position not in short), parts)
+
+    def set_part(self, part: Any, texts: Job, groups: Job) -> Any:
+        """A part of a configuration after literals, whose values become of their options' types, which the sources know."""
+        sources, _ = self.sources(groups)
+        for text in texts:
+            literal = self.literals[text]
+            part = put(part, literal.key.split(".")[1:], leaf(sources, literal.key).validate_and_convert(literal.value))
+        return part
 
     def compose_by_hydra(self, job: Job, number: int | None = None) -> Composed:
         composed = self.loader.load_sweep_config(self.master, list(job))
@@ -119,14 +130,6 @@ class Composer:
             shape = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
             shape = self.shapes.setdefault(json.dumps(shape, default=str), shape)
             return Composed(settle_paths(plain(composed)), shape)
-
-    def value(self, groups: Job, text: str) -> Any:
-        """A literal's value as its option has it: converted to the option's type, which the sources know."""
-        if (groups, text) not in self.values:
-            literal, (sources, _) = self.literals[text], self.sources(groups)
-            OmegaConf.update(sources, literal.key, literal.value)
-            self.values[groups, text] = OmegaConf.select(sources, literal.key, throw_on_missing=True)
-        return self.values[groups, text]
 
     def _sources(self, groups: Job) -> tuple[DictConfig, set[str]]:
         """What groups and files say before any value is set, and what their interpolations read."""
@@ -149,18 +152,26 @@ def resolving(composed: DictConfig) -> Iterator[None]:
         hydra.cfg = before
 
 
-def is_leaf(composed: DictConfig, key: str) -> bool:
-    """Whether an option is there, is a value of its own, and lies where its name says."""
+def leaf(composed: DictConfig, key: str) -> ValueNode | None:
+    """An option's node, where it is there, is a value of its own, and lies where its name says."""
     *groups, name = key.split(".")
     node = composed
     for group in groups:
         node = node._get_node(group, validate_access=False)
         if not isinstance(node, DictConfig) or node._is_interpolation() or node._is_none() or node._is_missing():
-            return False
-    return isinstance(node._get_node(name, validate_access=False), ValueNode)
+            return None
+    found = node._get_node(name, validate_access=False)
+    return found if isinstance(found, ValueNode) else None
 
 
-def put(config: Config, path: list[str], value: Any) -> Config:
-    """A configuration with another value in one place; the rest of it is shared."""
-    name, *inner = path
-    return {**config, name: put(config[name], inner, value) if inner else value}
+def put(part: Any, path: list[str], value: Any) -> Any:
+    """A part of a configuration with another value in one place; the rest of it is shared."""
+    return {**part, path[0]: put(part.get(path[0]), path[1:], value)} if path else value
+
+
+Outline = tuple[tuple[str, ...], tuple[int, ...]]
+
+
+def outline(config: Config) -> Outline:
+    """What is the same for two runs of a sweep whose configurations share all but the seed; only while both are kept."""
+    return tuple(config), tuple(id(part) for name, part in config.items() if name != "seed")

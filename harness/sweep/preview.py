@@ -19,9 +19,9 @@ Config = dict[str, Any]
 def print_plan(plan: Plan, folder: Path, console: Console, arrays: Callable[[dict[Path, Config]], str]) -> None:
     """What would run, without running it. arrays: into which job arrays runs go, in words."""
     console.say(describe(plan))
-    for what, runs in (("teacher", plan.teachers), ("student", plan.students)):
-        for directory in runs:
-            console.say(f"{what}  {directory}")
+    named = {"teacher": plan.teachers, "student": plan.students}
+    if listed := [f"{what}  {directory}" for what, runs in named.items() for directory in runs]:
+        console.say("\n".join(listed))
     console.say(estimate(plan, folder))
     groups = [
         f"{len(runs)} {what}{arrays(runs)}"

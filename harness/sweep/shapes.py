@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from harness.config import ConfigError
-from harness.config.teachers import teacher_configs
 from harness.jobs.backend import Shape
-from harness.store.identity import run_directory
-
-Config = dict[str, Any]
+from harness.sweep.plan import Plan
 
 
 def launcher_of(shapes: list[Shape]) -> str:
@@ -31,22 +27,22 @@ def with_environment(shape: Shape, environment: dict[str, str]) -> Shape:
     return {**shape, "setup": [*(shape.get("setup") or ()), *exports]} if exports else shape
 
 
-def shapes_of_runs(configs: list[Config], shapes: list[Shape]) -> dict[Path, Shape]:
+def shapes_of_runs(plan: Plan, shapes: list[Shape]) -> dict[Path, Shape]:
     """What the job of each run asks for, where that is not the same for all; a teacher asks for what the first
-    student does that needs it. Raises ConfigError where a run would be in two shapes.
+    student does that needs it. `shapes`: of the configurations that were planned. Raises ConfigError where a run would
+    be in two shapes.
     """
     found: dict[Path, Shape] = {}
     if all(shape is shapes[0] for shape in shapes):
         return found
-    for config, shape in zip(configs, shapes, strict=True):
-        directory = run_directory(config)
+    for directory, shape in zip(plan.asked, shapes, strict=True):
         earlier = found.setdefault(directory, shape)
         if differs := [key for key in shape if shape[key] != earlier.get(key)]:
             raise ConfigError(
                 f"{directory.name} has two values of hydra.launcher.{differs[0]}; say which runs each is for, as in "
                 '\'hydra.sweeper.arms=["model=wrn28_4 hydra.launcher.mem_gb=16","model=preresnet20"]\''
             )
-    for config, shape in zip(configs, shapes, strict=True):
-        for teacher in teacher_configs(config):
-            found.setdefault(run_directory(teacher), shape)
+    for directory, shape in zip(plan.asked, shapes, strict=True):
+        for teacher in plan.needs[directory]:
+            found.setdefault(teacher, shape)
     return found

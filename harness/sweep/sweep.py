@@ -19,7 +19,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from harness.config import ConfigError
-from harness.config.teachers import teacher_configs
 from harness.jobs import memory, request, shell
 from harness.jobs.backend import Backend, Shape
 from harness.jobs.local import Local
@@ -71,7 +70,7 @@ class Sweep:
         check_folders(configs[0])
         self.plan = make_plan(configs)
         self.launcher = launcher_of(shapes)
-        self.shapes = shapes_of_runs(configs, shapes)
+        self.shapes = shapes_of_runs(self.plan, shapes)
         self.default_shape = shapes[0]
         self.environment = dict(hydra_config.hydra.job.env_set)
         self.console = Console()
@@ -141,7 +140,7 @@ class Sweep:
             for done, config in enumerate(todo):
                 bar.update(done, f"{done - failed} done, {failed} failed, {len(todo) - done} left")
                 directory = run_directory(config)
-                if reason := self.lacks_teacher(config):
+                if reason := self.lacks_teacher(directory):
                     self.not_run[directory] = reason
                     continue
                 self.tried.add(directory)
@@ -213,10 +212,8 @@ class Sweep:
         )
         # Composed anew in each job, which must not be of another time and folder.
         folders = [to_override(key, quoted(self.configs[0][key])) for key in ("runs", "bank")]
-        pairs = zip(self.jobs, self.configs, strict=True)
-        launcher.launch(
-            [[*job, *folders] for job, c in pairs if run_directory(c) in self.plan.students], initial_job_idx=0
-        )
+        asked = dict(zip(self.plan.asked, self.jobs, strict=True))
+        launcher.launch([[*asked[student], *folders] for student in self.plan.students], initial_job_idx=0)
 
     # Jobs
 
@@ -241,7 +238,7 @@ class Sweep:
         with StopRequest() as stop:
             for what, runs in (("teachers", self.plan.teachers), ("students", self.plan.students)):
                 if what == "students":
-                    self.not_run = {d: reason for d, c in runs.items() if (reason := self.lacks_teacher(c))}
+                    self.not_run = {d: reason for d in runs if (reason := self.lacks_teacher(d))}
                 past = self.not_run.keys() | self.tried
                 todo = {directory: config for directory, config in runs.items() if directory not in past}
                 if not submitter.submit_patiently(what, todo, stop):
@@ -275,10 +272,9 @@ class Sweep:
         self.console.say(f"to watch:    python -m harness.status {self.folder}")
         self.console.say(f"to reattach: python -m harness {command}")
 
-    def lacks_teacher(self, config: Config) -> str | None:
+    def lacks_teacher(self, student: Path) -> str | None:
         """Why a student cannot run, once teachers are trained: one of its own could not be."""
-        for teacher in teacher_configs(config):
-            directory = run_directory(teacher)
+        for directory in self.plan.needs.get(student, ()):
             if directory not in self.teachers:
                 record = settled(directory)
                 self.teachers[directory] = "missing" if record is None else record["status"]

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness.config import ConfigError
 from harness.jobs.backend import Shape
 from harness.run.checks import validate
-from harness.sweep.composer import Composed, Composer
+from harness.sweep.composer import Composed, Composer, outline
 from harness.sweep.expansion import Expansion, Job, to_override
 from harness.sweep.sweep import Sweep
 
@@ -53,7 +53,7 @@ class HarnessSweeper(Sweeper):
         if not runs:
             raise ConfigError("the sweep is empty: an option's list or pattern matches nothing")
         configs = [run.config for run in runs.values()]
-        for config in configs:
+        for config in {outline(config): config for config in configs}.values():
             validate(config)
         check_same(configs)
         return configs, list(runs), [run.shape for run in runs.values()]
