@@ -162,9 +162,8 @@ class Run:
         trainer = self.trainer()
         self.steps_per_epoch = trainer.steps_per_epoch
         training = trainer.start(network)
-        self.checkpoints = Checkpoints(
-            self.directory, run_hash(self.config), self.fingerprint, " ".join(self.taught.values()), self.console
-        )
+        taught = " ".join(weights[:16] for weights in self.taught.values())
+        self.checkpoints = Checkpoints(self.directory, run_hash(self.config), self.fingerprint, taught, self.console)
         if found := self.checkpoints.load():
             self.earlier, state = found
             training.restore(state)
