@@ -436,7 +436,7 @@ def test_what_is_odd_about_one_run_is_said(tmp_path: Path, capsys: pytest.Captur
     from harness.__main__ import main
 
     photos = formats.write_folders(tmp_path / "photos")
-    options = ["data=folder", f"data.root={photos}", "data.image_size=8", "data.validation=5", "train.batch_size=5"]
+    options = ["data=folder", f"data.root={photos}", "data.image_size=8", "data.validation=3", "train.batch_size=5"]
     assert main(["method=supervised", "train=smoke", "threads=1", f"runs={tmp_path / 'runs'}", *options]) == 0
     assert "note: the validation split has 3 images" in capsys.readouterr().out
 
