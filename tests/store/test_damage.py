@@ -229,6 +229,7 @@ IDENTITY = {
     "epochs": 1,
     "attempts": 1,
     "wall_s": 1.0,
+    "arithmetic": ["cpu, float32"],
 }
 
 
@@ -239,7 +240,7 @@ def checkpoints(directory: Path) -> Checkpoints:
 def make_training(directory: Path) -> None:
     network = torch.nn.Linear(3, 2)
     training = Training(network, torch.optim.SGD(network.parameters(), 0.1, momentum=0.9), step=3)
-    checkpoints(directory).save(training, 1, 1, 2.0)
+    checkpoints(directory).save(training, 1, 1, 2.0, ["cpu, float32"])
 
 
 def load_training(directory: Path) -> Any:
