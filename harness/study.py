@@ -10,6 +10,7 @@ remove its directory before the look. `harness.plan=true` shows the runs up to t
 
 from __future__ import annotations
 
+import shlex
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -44,7 +45,9 @@ class Stage(Sweep):
         return 0
 
     def say_how_to_reattach(self) -> None:
-        self.console.say(f"to watch: python -m harness.status {self.folder}; to go on: the same command")
+        self.console.say(
+            f"to watch: python -m harness.status {shlex.quote(str(self.folder))}; to go on: the same command"
+        )
 
 
 class StudySweeper(HarnessSweeper):
@@ -215,7 +218,7 @@ class Study:
         used, whole = last["runs"], self._most()
         self.console.say(
             f"the study has ended at look {last['look']}, {len(last['seeds'])} seeds: {used} runs of the {whole} that "
-            f"all seeds would have taken; tables: python -m analysis {self.folder}"
+            f"all seeds would have taken; tables: python -m analysis {shlex.quote(str(self.folder))}"
         )
 
     def _most(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 import sys
 from importlib import metadata
 
@@ -70,10 +71,10 @@ def numbers(version: str) -> list[int]:
 def explain(missing: list[str]) -> str:
     """What is missing, and how to bring it to a machine without a network."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    quoted = " ".join(f"'{name}'" for name in missing)
+    quoted, program = shlex.join(missing), shlex.quote(sys.executable)
     lines = [
         f"error: packages are missing: {', '.join(missing)}",
-        f"with a network: {sys.executable} -m pip install {quoted}",
+        f"with a network: {program} -m pip install {quoted}",
         "without one: on a machine with a network,",
     ]
     if any(name.startswith("antlr4") for name in missing):
@@ -85,6 +86,6 @@ def explain(missing: list[str]) -> str:
         f"  python3 -m pip download --no-deps --only-binary=:all: --python-version {python} {platforms} "
         f"--find-links wheels --dest wheels {quoted}",
         "and here, with its folder wheels,",
-        f"  {sys.executable} -m pip install --no-index --no-deps --target site wheels/*.whl && export PYTHONPATH=$PWD/site",
+        f"  {program} -m pip install --no-index --no-deps --target site wheels/*.whl && export PYTHONPATH=$PWD/site",
     ]
     return "\n".join(lines)

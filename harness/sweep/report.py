@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -67,6 +68,7 @@ def report(plan: Plan, folder: Path, not_run: dict[Path, str], started: float, c
         console.say(f"missing  {reason}")
     console.say(
         f"{len(records)} of {len(plan.runs)} runs done in {folder}/ "
-        f"({duration(time.time() - started)}); tests and verdicts: python -m analysis {folder}"
+        f"({duration(time.time() - started)}); tests and verdicts: "
+        f"python -m analysis {shlex.quote(str(folder))}"
     )
     return 1 if failures else 0

@@ -269,7 +269,7 @@ class Sweep:
     def say_how_to_reattach(self) -> None:
         once = ("sweep.detach=true", "force=true")
         command = shlex.join(argument for argument in sys.argv[1:] if argument not in once)
-        self.console.say(f"to watch:    python -m harness.status {self.folder}")
+        self.console.say(f"to watch:    python -m harness.status {shlex.quote(str(self.folder))}")
         self.console.say(f"to reattach: python -m harness {command}")
 
     def lacks_teacher(self, student: Path) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -179,17 +180,21 @@ def test_a_gpu_that_no_process_would_see_is_refused(tmp_path: Path, options: tup
 
 
 def test_ctrl_c_lets_started_runs_finish_and_says_how_to_come_back(tmp_path: Path) -> None:
+    runs = tmp_path / "two words"
     command = ("-m", "method=slow", "seed=0,1,2", *FEW_EPOCHS, *POOL)
-    head = Head(*command, runs=tmp_path, plugin=True)
-    head.until(lambda: len(list(tmp_path.glob("*/claim.json"))) == 2, "two runs at work")
+    head = Head(*command, runs=runs, plugin=True)
+    head.until(lambda: len(list(runs.glob("*/claim.json"))) == 2, "two runs at work")
     head.send(signal.SIGINT)
     assert head.ends() == 130, head.said
     assert "2 students that have started finish, the others do not start" in head.said
-    assert "to reattach: python -m harness -m" in head.said
-    again = Head(*command, runs=tmp_path, plugin=True)
+    said = dict(re.findall(r"^to (watch|reattach): +python -m (.*)$", head.said, re.MULTILINE))
+    assert shlex.split(said["watch"]) == ["harness.status", str(runs)]
+    assert shlex.split(said["reattach"]) == ["harness", *command, f"runs={runs}"]
+    again = Head(*command, runs=runs, plugin=True)
     assert again.ends() == 0, again.said
     assert "3 of 3 runs done" in again.said
-    assert all(len(events(run, "started")) == 1 for run in tmp_path.glob("*-slow-*"))
+    assert f"python -m analysis {shlex.quote(str(runs))}" in again.said
+    assert all(len(events(run, "started")) == 1 for run in runs.glob("*-slow-*"))
 
 
 def test_a_basic_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:

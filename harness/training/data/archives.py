@@ -7,6 +7,7 @@ file appears under its name only when it is whole and its checksum is right.
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 import tarfile
 import time
@@ -74,7 +75,7 @@ def obtain(
 def missing(name: str, path: Path, root: Path, hint: str = "") -> ConfigError:
     """The error for data that are not there, with the command that gets them."""
     return ConfigError(
-        f"{path} is missing: get it by `python -m harness.data {name} {root}`, or add data.download=true{hint}"
+        f"{path} is missing: get it by `python -m harness.data {name} {shlex.quote(str(root))}`, or add data.download=true{hint}"
     )
 
 
