@@ -59,7 +59,7 @@ def teacher_sets(records: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[st
         names, weights = record["provenance"]["teachers"], record["provenance"].get("teacher_weights")
         alike = (data_of(record["config"]), tuple(names))
         if weights is not None or alike not in {(data, known) for data, known, _ in sets}:
-            sets.setdefault((*alike, weights and tuple(map(weights.get, names))), record)
+            sets.setdefault((*alike, None if weights is None else tuple(map(weights.get, names))), record)
     return sets
 
 
