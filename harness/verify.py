@@ -85,9 +85,10 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     network = read_network(directory, config["model"], data)
     largest = check_predictions(directory, network, data)
     teachers = find_teachers(directory, config)
-    check_taught(record, teachers)
+    if other := taught_otherwise(record, digests(teachers)):
+        raise Broken(f"it learned from another {other} than is there now")
     again = judge_all(predict_splits(network, data), labels_of(data), stored_logits(teachers))[0]
-    compare(record["metrics"], again, TOLERANCE)
+    compare(record["metrics"], again)
     said = f"holds: logits within {largest:.2g}, {len(METRICS)} metrics of {', '.join(again)}"
     said += "" if record.get("files") else "; its version has no digests"
     said += f"; {how}" if how else ""
@@ -114,12 +115,6 @@ def find_teachers(directory: Path, config: Record) -> list[Path]:
     return found
 
 
-def check_taught(record: Record, teachers: list[Path]) -> None:
-    """Raise Broken where these are not the teachers that a run learned from."""
-    if other := taught_otherwise(record, dict(zip([place.name for place in teachers], digests(teachers), strict=True))):
-        raise Broken(f"it learned from another {other} than is there now")
-
-
 def stored_logits(teachers: list[Path]) -> dict[str, Any]:
     """What teachers recorded, by split: [M, N, K]."""
     import numpy as np
@@ -128,18 +123,19 @@ def stored_logits(teachers: list[Path]) -> dict[str, Any]:
     return {name: np.stack([one[name] for one in found]) for name in found[0]} if found else {}
 
 
-def compare(recorded: Record, again: Record, tolerance: float) -> None:
-    """Raise Broken for the first metric that is further away than that, absolutely and relatively."""
+def compare(recorded: Record, again: Record) -> None:
+    """Raise Broken for the first metric that is not `is_close`."""
     for who in recorded:
         for split, values in recorded[who].items():
             for metric in METRICS:
                 was, now = values[metric], again.get(who, {}).get(split, {}).get(metric, math.nan)
-                if not is_close(was, now, tolerance):
+                if not is_close(was, now):
                     raise Broken(f"{metric} of the {who} on {split} data comes out as {now:.6g}, recorded is {was:.6g}")
 
 
-def is_close(was: float, now: float, tolerance: float) -> bool:
-    return math.isclose(was, now, rel_tol=tolerance, abs_tol=tolerance)
+def is_close(was: float, now: float) -> bool:
+    """Within TOLERANCE, absolutely or relatively."""
+    return math.isclose(was, now, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
 def numbers_in(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
@@ -160,11 +156,11 @@ def train_again(record: Record, directory: Path, console: Console) -> str:
         again = execute(config, console)
     if again["status"] != "done":
         raise Broken(f"trained again it has {again['status']}: {again['error']['message']}")
-    compare(record["metrics"], again["metrics"], TOLERANCE)
+    compare(record["metrics"], again["metrics"])
     for part in MORE:
         now = dict(numbers_in(again[part]))
         for place, was in numbers_in(record.get(part)):
-            if not is_close(was, now.get(place, math.nan), TOLERANCE):
+            if not is_close(was, now.get(place, math.nan)):
                 raise Broken(f"{part}, {place}: trained again it comes out as {now.get(place)}, recorded is {was:.6g}")
     same = again["files"] == record.get("files")
     return "; trained again " + ("to the same files" if same else "to the same metrics, not to the same files")

@@ -33,7 +33,7 @@ def origin(teachers: Sequence[Path], fingerprint: str, device: str) -> list[Any]
 
     device: "cpu" or the GPU's name. They are computed in float32 whatever the precision of the training.
     """
-    return [provenance.code(), device, fingerprint, digests(teachers)]
+    return [provenance.code(), device, fingerprint, [*digests(teachers).values()]]
 
 
 class Findings:

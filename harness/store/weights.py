@@ -31,9 +31,9 @@ def in_order(content: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
-def digests(directories: Sequence[Path]) -> list[str]:
-    """The SHA-256 of each run's weights: what it is, where its name only says how it was made."""
-    return [digest(directory / WEIGHTS) for directory in directories]
+def digests(directories: Sequence[Path]) -> dict[str, str]:
+    """The SHA-256 of each run's weights, by its name: what it is, where the name only says how it was made."""
+    return {directory.name: digest(directory / WEIGHTS) for directory in directories}
 
 
 def read_weights(directory: Path) -> dict[str, NDArray]:
