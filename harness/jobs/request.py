@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from harness.config import ConfigError
 from harness.jobs.backend import Config, Shape
+from harness.run.names import guess
 
 SBATCHS = {"timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks_per_node", "name": "job_name"}
 # A run is one process on one node.
@@ -49,9 +49,7 @@ def check_names(shape: Shape) -> None:
     launcher = shape["_target_"].rpartition(".")[2]
     for name in shape:
         if name not in known.get(launcher, shape):
-            near = difflib.get_close_matches(name, known[launcher], 1)
-            guess = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"hydra.launcher.{name}: the launcher has no such option{guess}")
+            raise ConfigError(f"hydra.launcher.{name}: the launcher has no such option{guess(name, known[launcher])}")
 
 
 def check(shape: Shape, config: Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import methods
 from harness.config import ConfigError
@@ -40,5 +40,10 @@ def unknown(kind: str, name: str, known: Sequence[str]) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
+    return f"{guess(name, known) or ';'} known: {', '.join(known)}"
+
+
+def guess(name: str, known: Iterable[str]) -> str:
+    """What was probably meant, as the end of a sentence; empty where nothing is near."""
     near = difflib.get_close_matches(name, known, 1)
-    return f"{f'; did you mean {near[0]}?' if near else ';'} known: {', '.join(known)}"
+    return f"; did you mean {near[0]}?" if near else ""
