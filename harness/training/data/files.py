@@ -20,6 +20,7 @@ from torch import Tensor
 from harness.runtime import host
 from harness.training.data.contents import hash_files
 from harness.training.data.decoders import Decoders, Item, Key, View
+from harness.training.data.images import channels_first
 from harness.training.data.preparation import middle
 from harness.training.data.transfer import send
 
@@ -95,8 +96,3 @@ class Centre:
 
     def __call__(self, image: Image.Image, key: Key) -> np.ndarray:
         return channels_first(middle(image, self.resize, self.size))
-
-
-def channels_first(image: Image.Image) -> np.ndarray:
-    """[3, H, W] uint8 of an image in colour."""
-    return np.asarray(image).transpose(2, 0, 1)

@@ -34,6 +34,11 @@ def as_array(image: Image.Image, size: int, resize: bool) -> np.ndarray:
         image = preparation.middle(image, size, size)
     if image.size != (size, size):
         raise preparation.Unreadable(f"is an image of {image.size[0]}x{image.size[1]}, not of {size}x{size}")
+    return channels_first(image)
+
+
+def channels_first(image: Image.Image) -> np.ndarray:
+    """[3, H, W] uint8 of an image in colour."""
     return np.asarray(image).transpose(2, 0, 1)
 
 

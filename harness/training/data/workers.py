@@ -18,7 +18,8 @@ from harness.training.data.augmentation import to_unit
 from harness.training.data.batches import Batch, count_steps, draw_rows
 from harness.training.data.dataset import Split
 from harness.training.data.decoders import Key
-from harness.training.data.files import FileImages, channels_first
+from harness.training.data.files import FileImages
+from harness.training.data.images import channels_first
 from harness.training.data.transfer import send
 
 AREA = (0.08, 1.0)  # of the image
