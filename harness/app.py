@@ -21,10 +21,10 @@ from harness.config import ConfigError
 from harness.config.composition import plain, register, settle_paths
 from harness.run.checks import validate
 from harness.run.names import unknown
-from harness.runtime.console import complain
+from harness.runtime.console import STOPPED, complain
 from harness.store.files import Damaged
 
-FAILED, MISUSED, STOPPED = 1, 2, 130
+FAILED, MISUSED = 1, 2
 
 
 def run(arguments: list[str]) -> int:

@@ -21,10 +21,10 @@ from hydra.core.plugins import Plugins
 from harness import app
 from harness.config import ConfigError
 from harness.config.methods import method_defaults
-from harness.runtime.console import Console, run_command
+from harness.runtime.console import STOPPED, Console, run_command
 from harness.store.identity import run_directory
 from harness.store.record import digest_of, settled
-from harness.sweep.sweep import STOPPED, Sweep
+from harness.sweep.sweep import Sweep
 from harness.sweep.sweeper import HarnessSweeper
 
 if TYPE_CHECKING:

@@ -110,8 +110,8 @@ class Console:
         if self._bars is None:
             from rich.progress import BarColumn, Progress, TextColumn
 
-            words = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False))
-            columns = (words[0], BarColumn(24), words[1])
+            title, note = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}"))
+            columns = (title, BarColumn(24), note)
             self._bars = Progress(*columns, console=self.rich, transient=True)
             self._bars.start()
         return self._bars

@@ -27,7 +27,7 @@ from harness.jobs.slots import gpus_for
 from harness.jobs.slurm import Slurm
 from harness.run.folder import check_folders, make_writable
 from harness.runtime import host
-from harness.runtime.console import Bar, Console
+from harness.runtime.console import STOPPED, Bar, Console
 from harness.runtime.interruption import Interrupted, StopRequest
 from harness.store.claim import Claimed, TakenOver
 from harness.store.identity import run_directory
@@ -42,7 +42,6 @@ from harness.sweep.submission import Submitter
 from harness.sweep.watch import Watch, outcome
 
 Config = dict[str, Any]
-STOPPED = 130
 OWN = BASIC, LOCAL, SLURM = "BasicLauncher", "submitit_launcher.LocalLauncher", "SlurmLauncher"
 
 
