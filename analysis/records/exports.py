@@ -28,20 +28,8 @@ MOST = 1 << 30  # bytes
 _OBJECTS = ("config", "method_defaults", "notes")  # nested values, kept as JSON
 _TEXTS = {
     *("run", "status", "method", "data", "model", "error", "directory", "revision", "code", "data_fingerprint"),
-    *(
-        "teachers",
-        "teacher_weights",
-        "arithmetic",
-        "device",
-        "host",
-        "command",
-        "started",
-        "ended",
-        "harness",
-        "torch",
-        "shift_source",
-        *_OBJECTS,
-    ),
+    *("teachers", "teacher_weights", "arithmetic", "device", "host", "command", "started", "ended"),
+    *("harness", "torch", "shift_source", *_OBJECTS),
 }  # columns that may look like numbers
 
 

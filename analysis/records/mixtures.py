@@ -62,7 +62,7 @@ def find(frame: pd.DataFrame, study: Study) -> list[Mixed]:
         found += _differing("data", place, block, block["data_fingerprint"])
         found += _recipes(place, block, study)
         found += _teachers(place, block, study)
-        found += _differing(ARITHMETIC, place, block, _column(block, "arithmetic"))
+        found += _differing(ARITHMETIC, place, block, block.reindex(columns=["arithmetic"])["arithmetic"])
     return found
 
 
@@ -77,11 +77,6 @@ def _differing(kind: str, cell: str, runs: pd.DataFrame, values: pd.Series) -> l
             {str(v): list(runs.loc[values.index[values == v], "run"]) for v in sorted(values.unique())},
         )
     ]
-
-
-def _column(runs: pd.DataFrame, name: str) -> pd.Series:
-    """A column of texts, which exports of older versions lack."""
-    return (runs[name] if name in runs else runs["run"].where(False)).astype("string")
 
 
 def recipe(config: dict[str, Any], factors: Iterable[str] = ()) -> dict[str, Any]:
