@@ -16,6 +16,7 @@ REQUIREMENTS = (
     "torch>=2.11",
     "torchvision>=0.26",
     "numpy>=2.0",
+    "pillow>=11.3",
     "hydra-core>=1.3.2",
     "hydra-submitit-launcher>=1.2.0",
     "submitit>=1.5.2",
