@@ -25,6 +25,7 @@ from harness.runtime.console import STOPPED, complain
 from harness.store.files import Damaged
 
 FAILED, MISUSED = 1, 2
+VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}  # 1.4 warns of it
 
 
 def run(arguments: list[str]) -> int:
@@ -62,7 +63,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="config")
+@hydra.main(config_path=None, config_name="config", **VERSION)
 def launch(composed: DictConfig) -> None:
     """Hydra's task function: one run."""
     from harness.run.single import run_single

@@ -24,25 +24,32 @@ REVISION_FILE = "revision.json"  # beside the packages in a snapshot of the code
 
 @functools.cache
 def revision() -> dict[str, Any]:
-    """Git revision of the checkout that the code runs from, and a hash of its uncommitted changes."""
+    """Git revision of the checkout that the code runs from, and a hash of its uncommitted changes. Where git does not
+    answer, nobody knows whether there are any, and `dirty` is None.
+    """
     if (ROOT / REVISION_FILE).exists():
         return json.loads((ROOT / REVISION_FILE).read_text())
     if not (ROOT / ".git").exists():
         return {"revision": None, "dirty": False, "diff_hash": None}
-
-    def git(*arguments: str) -> bytes:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=True).stdout
-
     try:
         head = git("rev-parse", "HEAD").decode().strip()
-        changes = git("diff", "HEAD", "--", "*.py", "*.yaml")
+        changes = git("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--", "*.py", "*.yaml")
         untracked = git("ls-files", "--others", "--exclude-standard", "-z", "--", "*.py", "*.yaml").split(b"\0")
     except (FileNotFoundError, subprocess.CalledProcessError):
-        return {"revision": None, "dirty": False, "diff_hash": None}
+        return {"revision": None, "dirty": None, "diff_hash": None}
     for name in filter(None, untracked):
         changes += name + b"\0" + (ROOT / os.fsdecode(name)).read_bytes()
     digest = hashlib.sha256(changes).hexdigest()[:12] if changes else None
     return {"revision": head, "dirty": bool(changes), "diff_hash": digest}
+
+
+def git(*arguments: str) -> bytes:
+    """What git says of this checkout, whoever owns it (its code is running), and whatever repository a hook that we may
+    run in is of.
+    """
+    command = ["git", "-c", "safe.directory=*", "-C", str(ROOT), *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(command, env=environment, capture_output=True, check=True).stdout
 
 
 def sources() -> dict[str, bytes]:

@@ -71,7 +71,11 @@ SCHEMA = {
     "provenance": {
         "harness": "version",
         "versions": {"python": "", "torch": "", "torchvision": "", "numpy": ""},
-        "git": {"revision": "or None", "dirty": "bool", "diff_hash": "hash of uncommitted changes, or None"},
+        "git": {
+            "revision": "or None",
+            "dirty": "bool, or None: unknown",
+            "diff_hash": "hash of uncommitted changes, or None",
+        },
         "code": "hash of the sources of harness and methods",
         "method_defaults": {"option": "its default at the time"},
         "host": "name",

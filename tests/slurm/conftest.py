@@ -139,6 +139,7 @@ def doomed(start: Start) -> Head:
     return start(
         *("method=raises,exits,hogs,sleeps,slow,supervised", "seed=0", "train.epochs=18", "threads=1"),
         *("+hydra.launcher.additional_parameters.time=1", "hydra.launcher.signal_delay_s=5"),
+        *("hydra.launcher.mem_gb=null", "hydra.launcher.mem_per_cpu=1G"),
         "hydra.launcher.max_num_timeout=0",
         "+hydra.job.env_set.TROUBLE=the sea is rising",
         plugin=True,

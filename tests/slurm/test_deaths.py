@@ -72,7 +72,7 @@ def test_a_dead_nodes_runs_go_on_elsewhere(calm: None, start: Start, busy_lab: L
     [
         ("raises", "ArithmeticError", "FAILED", "the sea is rising"),
         ("exits", "JobDied", "FAILED", "exit 3:0"),
-        ("hogs", "JobDied", "FAILED", "out of memory"),
+        ("hogs", "JobDied", "FAILED", "out of memory; give runs more with hydra.launcher.mem_per_cpu"),
         ("sleeps", "JobDied", "TIMEOUT", "TIMEOUT"),
         ("slow", "TimeLimitReached", "FAILED", "time limit reached 1 times"),
     ],
