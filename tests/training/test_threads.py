@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness import verify
 from harness.run.run import execute
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted
 from harness.store.identity import run_directory
 from harness.training import arithmetic, threads
-from tests.running import configure
+from tests.running import configure, run
 
 
 @pytest.mark.parametrize(
@@ -78,3 +79,13 @@ def test_the_precision_is_what_the_device_has(
     if variable:
         monkeypatch.setenv(arithmetic.LESS_ON_CPU, variable)
     assert arithmetic.of_convolutions(torch.device("cpu"), precision) == known
+
+
+def test_a_run_is_verified_by_as_many_threads_as_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(threads, "OWN", 3)
+    record = run(tmp_path, "supervised", model="preresnet8")
+    monkeypatch.setattr(threads, "OWN", 1)
+    assert verify.main([str(run_directory(record["config"])), "--train"]) == 0
+    assert "; trained again to the same files" in capsys.readouterr().out
