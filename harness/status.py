@@ -20,13 +20,13 @@ from pathlib import Path
 from harness.jobs import death, queue
 from harness.runtime.console import Console, complain, duration, one_line, run_command
 from harness.store.aside import TRAINED
-from harness.store.attempts import read_events
-from harness.store.claim import is_claimed, living
+from harness.store.attempts import ATTEMPTS, read_events
+from harness.store.claim import CLAIM, is_claimed, living
 from harness.store.files import Damaged
 from harness.store.history import HISTORY, read_progress
 from harness.store.identity import means
 from harness.store.record import read_record, read_status, settled
-from harness.store.submission import CONFIG, Submission, read_config, read_submission
+from harness.store.submission import CONFIG, SUBMISSION, Submission, read_config, read_submission
 
 STATES = ("running", "waiting", "interrupted", "failed", "diverged", "damaged", "dead", "done")
 RUN = re.compile(r"-[0-9a-f]{12}$")  # a run's directory ends with its hash; the bank keeps other things, too
@@ -46,47 +46,57 @@ class RunState:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Found:
+    """A run that is not done: its record's status, the names of its files, and what was noted when it was submitted."""
+
+    status: str | None
+    names: frozenset[str]
+    about: Submission | None
+
+
 def scan(folder: Path) -> list[RunState]:
     """The state of every run and teacher below a folder. Raises NotADirectoryError where there is none."""
     if not folder.is_dir():
         raise NotADirectoryError(f"no folder {folder}")
-    places = [
-        Path(entry.path) for where in (folder, folder / "teachers") if where.is_dir() for entry in os.scandir(where)
-    ]
-    places = sorted(place for place in places if RUN.search(place.name))
-    jobs: dict[Path, Submission] = {}
+    found = [entry.path for where in (folder, folder / "teachers") if where.is_dir() for entry in os.scandir(where)]
+    places = [Path(path) for path in sorted(found) if RUN.search(path)]
     states: list[RunState] = []
-    unfinished = []
+    unfinished: dict[Path, Found] = {}
     for place in places:
         try:
             status = read_status(place)
-        except Damaged as error:
+            if status == "done":
+                states.append(RunState(place.name, "done"))
+            else:
+                unfinished[place] = find(place, status)
+        except (Damaged, OSError) as error:
             states.append(RunState(place.name, "damaged", note=str(error)))
-            continue
-        if status == "done":
-            states.append(RunState(place.name, "done"))
-            continue
-        unfinished.append((place, status))
-        if about := read_submission(place):
-            jobs[place] = about
+    jobs = {place: found.about for place, found in unfinished.items() if found.about}
     live, unreachable = {}, ""
     wanted = {place: about["job_id"] for place, about in jobs.items() if about["job_id"]}
     if wanted:
         try:
             live = queue.live_jobs(wanted.values())
-            open_ended = {place for place, status in unfinished if status in (None, "interrupted")}
+            open_ended = {place for place, found in unfinished.items() if found.status in (None, "interrupted")}
             silent = {place for place in open_ended & wanted.keys() if wanted[place] not in live}
             bury_dead({place: jobs[place] for place in silent if is_its_jobs(place, wanted[place])})
-            unfinished = [(place, status_now(place) if place in silent else status) for place, status in unfinished]
+            unfinished |= {place: find(place, status_now(place)) for place in silent}
         except queue.QueueUnreachable as error:
             unreachable = f"nobody knows of its job: {error}"
-    alive = living([place for place, _ in unfinished])
-    for place, status in unfinished:
+    alive = living([place for place, found in unfinished.items() if CLAIM in found.names])
+    for place, found in unfinished.items():
         try:
-            states.append(inspect(place, status, jobs.get(place), live, unreachable, alive))
+            states.append(inspect(place, found, live, unreachable, alive))
         except Damaged as error:
             states.append(RunState(place.name, "damaged", note=str(error)))
     return states
+
+
+def find(place: Path, status: str | None) -> Found:
+    """What there is of a run that is not done: one listing, where most of what it may have is not there."""
+    names = frozenset(os.listdir(place))  # noqa: PTH208  of a hundred thousand folders
+    return Found(status, names, read_submission(place) if SUBMISSION in names else None)
 
 
 def bury_dead(jobs: dict[Path, Submission]) -> None:
@@ -120,22 +130,18 @@ def is_its_jobs(place: Path, job: str) -> bool:
 
 
 def inspect(
-    place: Path,
-    status: str | None,
-    about: Submission | None,
-    live: dict[str, tuple[str, str]],
-    unreachable: str,
-    alive: set[Path],
+    place: Path, found: Found, live: dict[str, tuple[str, str]], unreachable: str, alive: set[Path]
 ) -> RunState:
     """The state of a run that is not done."""
-    events = read_events(place)
+    status, about = found.status, found.about
+    events = read_events(place) if ATTEMPTS in found.names else []
     run = RunState(place.name, status or "waiting", log=str(place / "run.log"))
     run.preempted = sum(event["event"] in ("preempted", "time_limit") for event in events)
     starts = [event for event in events if event["event"] == "started"]
     if starts:
         run.node = (starts[-1]["slurm"] or {}).get("node") or starts[-1].get("host") or ""
     job = about["job_id"] if about else None
-    claim = is_claimed(place)
+    claim = is_claimed(place) if CLAIM in found.names else None
     if about:
         run.job, run.log = job or "", about["log"]
     if job in live:
@@ -146,7 +152,7 @@ def inspect(
         run.state, run.node = "running", claim["host"] or ""
     elif unreachable and job and status in (None, "interrupted"):
         run.state, run.note = "waiting", unreachable
-    elif status is None and not (place / TRAINED).exists() and (starts or job or (place / HISTORY).exists()):
+    elif status is None and TRAINED not in found.names and (starts or job or HISTORY in found.names):
         run.state, run.note = "dead", "gone without a record; the sweep's command runs it again"
     if run.state == "running" and (progress := read_progress(place)):
         left = max(0.0, progress["left_s"] - (time.time() - progress["time"]))

@@ -77,6 +77,8 @@ def one_line(text: str) -> str:
     """Text without what would steer a terminal or begin a line: names and messages come from files that anybody may
     have written.
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

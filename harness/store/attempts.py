@@ -8,6 +8,8 @@ from typing import Any, TypedDict
 
 from harness.store.files import Seconds, append, read_json_lines, to_json
 
+ATTEMPTS = "attempts.jsonl"
+
 
 class Job(TypedDict, total=False):
     """As provenance.slurm describes it; what is unknown is None."""
@@ -37,11 +39,11 @@ def append_event(directory: Path, event: str, slurm: dict[str, Any] | None, **fa
     """Add what happened to a run's job, which provenance.slurm describes."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     append(
-        Path(directory) / "attempts.jsonl",
+        Path(directory) / ATTEMPTS,
         to_json({"event": event, "time": time.time(), "slurm": slurm, **facts}) + "\n",
     )
 
 
 def read_events(directory: Path) -> list[Event]:
     """The lines of `attempts.jsonl`, oldest first; what a dying job cut short is left out. Raises Damaged."""
-    return read_json_lines(Path(directory) / "attempts.jsonl", Event)
+    return read_json_lines(Path(directory) / ATTEMPTS, Event)

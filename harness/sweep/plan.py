@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from harness.store.record import answers, lost_files, read_record
 from harness.sweep.composer import Outline, outline
 
 Config = dict[str, Any]
+ENOUGH = 1000  # records of a folder, for an estimate
 
 
 @dataclass
@@ -94,20 +96,20 @@ def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int, str]:
     plan's runs have such records; and whether the hours are GPU-hours or CPU-hours.
 
     A like run has the same method, data set, number of train images, model and number of epochs; the median of its kind
-    counts.
+    counts, of as many records as are enough.
     """
-    devices = set()
+    todo, devices = Counter(map(kind, plan.to_train())), set()
     seconds: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-    for folder in {runs, *(teacher.parent for teacher in plan.teachers)}:
-        for file in folder.glob("*/record.json"):
+    for folder in {runs, *(teacher.parent for teacher in plan.teachers)} if todo else ():
+        for file in itertools.islice(folder.glob("*/record.json"), ENOUGH):
             with contextlib.suppress(Damaged):
                 record = read_record(file.parent)
                 if record is not None and record["status"] == "done":
                     seconds[kind(record["config"])].append(record["cost"]["wall_s"])
                     devices.add(record["provenance"]["device"])
-    todo = plan.to_train()
-    known = [statistics.median(seconds[kind(config)]) for config in todo if kind(config) in seconds]
-    return sum(known) / 3600, len(known), "CPU-hours" if devices == {"cpu"} else "GPU-hours"
+    known = {one: count for one, count in todo.items() if one in seconds}
+    total = sum(count * statistics.median(seconds[one]) for one, count in known.items())
+    return total / 3600, sum(known.values()), "CPU-hours" if devices == {"cpu"} else "GPU-hours"
 
 
 def kind(config: Config) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,36 @@ from harness.sweep.plan import Plan, describe, estimate_hours
 Config = dict[str, Any]
 
 
-def print_plan(plan: Plan, folder: Path, console: Console, arrays: Callable[[dict[Path, Config]], str]) -> None:
-    """What would run, without running it. arrays: into which job arrays runs go, in words."""
+# What a run leaves: record, weights, predictions, history and log; and one that is a job or a process of its own besides:
+# what it was given, its submission, its attempts and its output.
+FILES_OF_A_RUN, FILES_OF_A_JOB = 5, 9
+
+
+def print_plan(
+    plan: Plan, folder: Path, console: Console, as_jobs: bool, arrays: Callable[[dict[Path, Config]], str]
+) -> None:
+    """What would run, without running it. as_jobs: whether runs are jobs or processes of their own; arrays: into which job
+    arrays they go, in words.
+    """
     console.say(describe(plan))
     named = {"teacher": plan.teachers, "student": plan.students}
     if listed := [f"{what}  {directory}" for what, runs in named.items() for directory in runs]:
         console.say("\n".join(listed))
     console.say(estimate(plan, folder))
-    groups = [
-        f"{len(runs)} {what}{arrays(runs)}"
-        for what, runs in (("teachers", plan.teachers), ("students", plan.students))
-        if runs
-    ]
+    groups = [f"{len(runs)} {what}s{arrays(runs)}" for what, runs in named.items() if runs]
     console.say(f"arrays: {', then '.join(groups) or 'none'}")
+    console.say(describe_files(plan, folder, as_jobs))
+
+
+def describe_files(plan: Plan, folder: Path, as_jobs: bool) -> str:
+    """What a sweep does to a file system, where the number of files may be limited, too."""
+    new = len(plan.to_train())
+    count = new * (FILES_OF_A_JOB if as_jobs else FILES_OF_A_RUN)
+    while not folder.exists():
+        folder = folder.parent
+    room = os.statvfs(folder).f_favail  # 0 where the file system does not count them
+    free = f"; the file system has room for {room} (a quota may be less)" if room else ""
+    return f"files: {count} more in {new} folders, {len(plan.runs)} folders side by side{free}"
 
 
 def estimate(plan: Plan, folder: Path) -> str:

@@ -88,7 +88,7 @@ class Sweep:
     def run_missing(self) -> int:
         self.check_jobs()
         if self.configs[0]["harness"]["plan"]:
-            print_plan(self.plan, self.folder, self.console, self.describe_arrays)
+            print_plan(self.plan, self.folder, self.console, not self.is_here(), self.describe_arrays)
             return 0
         self.console.say(describe(self.plan))
         if not self.plan.students:
@@ -96,7 +96,7 @@ class Sweep:
         make_writable(self.folder, "runs")
         if self.options["detach"] and not self.launcher_is(SLURM):
             raise ConfigError("sweep.detach=true needs SLURM: hydra/launcher=submitit_slurm, or a preset")
-        if self.launcher_is(BASIC) and self.options["pack"] == 1 and self.options["workers"] is None:
+        if self.is_here():
             status = self.run_here()
         elif self.launcher_is(SLURM):
             try:
@@ -124,6 +124,9 @@ class Sweep:
                 self.console.say(line)
 
     # One after the other in this process
+
+    def is_here(self) -> bool:
+        return self.launcher_is(BASIC) and self.options["pack"] == 1 and self.options["workers"] is None
 
     def run_here(self) -> int | None:
         """A run that fails is recorded and the next one starts. Like its siblings it returns None where the

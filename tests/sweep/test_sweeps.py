@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.store.record import read_record, write_record
+from harness.sweep.preview import FILES_OF_A_JOB, FILES_OF_A_RUN
 from tests.heads import ROOT, Head, events, one, records
 
 pytestmark = pytest.mark.slow
@@ -122,6 +123,8 @@ def test_a_pack_is_no_larger_than_memory(tmp_path: Path) -> None:
     assert "1 at a time, not 2" in again.said
     first, second = (events(one(tmp_path, f"*-supervised-s{seed}-*"), "started", "ended") for seed in (1, 2))
     assert second[0]["time"] > first[1]["time"]
+    files = [len(list(one(tmp_path, f"*-supervised-s{seed}-*").iterdir())) for seed in (0, 1)]
+    assert files == [FILES_OF_A_RUN, FILES_OF_A_JOB], "as the plan says"
 
 
 def test_a_preset_of_this_package_and_one_of_a_users_own_from_any_folder(tmp_path: Path) -> None:
