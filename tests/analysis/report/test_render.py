@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import pandas as pd
 import pytest
 
 from analysis.report import render
@@ -26,6 +27,20 @@ def test_csv_reads_back(view):
     assert rows[0] == ["table", *view.tables[0].columns, "runs"]
     assert all(len(row) == len(rows[0]) for row in rows)
     assert rows[-1][-1].split() == view.tables[0].runs[-1]
+
+
+def test_pandas_reads_several_tables(view):
+    """Of other columns each, also where a table names one twice, or as this file does."""
+    odd = Table("odd", ["runs", "p", "p"], [["3", "0.1", ">= 0.2"]], [["abc"]])
+    read = pd.read_csv(io.StringIO(render.render([*view.tables, odd], "csv")), dtype=str, keep_default_na=False)
+    assert list(read["table"]) == [table.title for table in [*view.tables, odd] for _ in table.rows]
+    last = read.iloc[-1]
+    assert (last["runs"], last["p"], last["p.1"], last["runs.1"]) == ("3", "0.1", ">= 0.2", "abc")
+    for table in view.tables:
+        rows = read[read["table"] == table.title]
+        for j, name in enumerate(table.columns):
+            name = name or next(column for column in read if column.startswith("Unnamed"))
+            assert [cell.removeprefix("'") for cell in rows[name]] == [row[j].removeprefix("'") for row in table.rows]
 
 
 def test_html_escapes(view):
