@@ -3,20 +3,20 @@
 It is loaded into a plain network and must repeat the run's recorded predictions on the test split. Then it is written
 to RUN/deploy (or --to FOLDER):
 
-    student.safetensors   weights, with what is needed to use them as metadata: model, classes, channels, size, data
+    student.safetensors   weights
     student.pt2           torch.export's program, batch size free: runs without this package (torch.export.load)
-    student.onnx          with --onnx, which needs the extra packages onnx and onnxscript
+    student.onnx          with --onnx, which needs the extra packages onnx and onnxscript: one file, batch size free
+    preparation.py        what makes their input of a picture, as in training; it imports nothing of this package
 
 and its parameters, operations and latency are shown beside those of a freshly built plain network and of the ensemble
-that it was distilled from. All of them take pixels in [0, 1].
+that it was distilled from. All of them take pixels in [0, 1], normalise them themselves, and have what there is to know
+of them as metadata (see `describe` in harness/run/export.py; in student.pt2 it is the extra file about.json).
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -30,7 +30,8 @@ from harness.config import ConfigError
 from harness.evaluation.evaluation import count_flops
 from harness.evaluation.predictions import check_predictions
 from harness.run.data import compare_data, load_images
-from harness.run.network import read_network, write_network
+from harness.run.export import write
+from harness.run.network import read_network
 from harness.runtime.console import Console, complain, run_command
 from harness.store.files import Damaged
 from harness.store.record import check_files, read_record
@@ -40,47 +41,6 @@ from harness.training.data.augmentation import to_unit
 
 LATENCY_BATCH = 32
 LATENCY_ROUNDS = 30
-
-
-def export(network: nn.Module, images: Tensor) -> torch.export.ExportedProgram:
-    """A program for images [B, C, H, W] in [0, 1] of any batch size B; checked on `images`."""
-    batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(network, (images,), dynamic_shapes=({0: batch},))
-    with torch.no_grad():
-        expected = network(images[:1])
-        found = program.module()(images[:1])
-    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
-        raise ConfigError(
-            f"the exported program differs from the network by {float((found - expected).abs().max()):.3g}"
-        )
-    return program
-
-
-def write(folder: Path, network: nn.Module, record: dict[str, Any], data: Dataset, onnx: bool) -> list[Path]:
-    """Write the student's files, all of them or none; returns their paths. Raises OSError."""
-    config = record["config"]
-    about = {
-        "model": config["model"],
-        "classes": str(data.classes),
-        "channels": str(data.train.images.shape[1]),
-        "size": str(data.size),
-        "input": "pixels in [0, 1]",
-        "data": config["data"]["name"],
-        "method": config["method"]["name"],
-        "run": record["hash"],
-        "test_acc": str(record["metrics"]["student"]["test"]["acc"]),
-    }
-    images = to_unit(data.test.images[:2])
-    program, content = export(network, images), io.BytesIO()
-    torch.export.save(program, content)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as scratch:
-        place = Path(scratch)
-        write_network(place, network, about)
-        (place / "student.pt2").write_bytes(content.getvalue())
-        if onnx:
-            torch.onnx.export(program, (images,), place / "student.onnx", dynamo=True, verbose=False)
-        return [path.replace(folder / path.name) for path in sorted(place.iterdir())]
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Writers of small data sets in the formats in which the real ones are published."""
+"""Small data sets in the formats in which the real ones are published: writers, and the way to the code that reads them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 import pickle
 import struct
 import tarfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from harness.training.data import cifar, fashion_mnist, svhn, tiny_imagenet
+from harness.config import ConfigError
+from harness.config.options import DATA
+from harness.training.data import Dataset, cifar, fashion_mnist, load, svhn, tiny_imagenet
 from harness.training.data.archives import Archive
 
 
@@ -160,3 +163,15 @@ def write_folders(root: Path, splits: tuple[str, ...] = ("train", "test"), count
                 image = pixels(1, 20 + k, seed=seed * 10 + label)[0, :, :, : 20 + k // 2]
                 Image.fromarray(image.transpose(1, 2, 0)).save(place / f"{k:02}.{'png' if k % 2 else 'jpg'}")
     return root
+
+
+def load_small(name: str, root: Path, **options) -> Dataset:
+    return load(asdict(replace(DATA[name], root=str(root), **options)))
+
+
+def fails(name: str, root: Path, **options) -> str:
+    """The one line of the error that loading ends with."""
+    with pytest.raises(ConfigError) as caught:
+        load_small(name, root, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 from harness import deploy
@@ -17,6 +21,7 @@ from harness.store.identity import run_directory
 from harness.store.record import read_record, write_record
 from harness.training import networks
 from harness.training.data import load
+from harness.training.data.preparation import prepare
 from tests.faults import failing
 from tests.running import configure, run
 
@@ -64,37 +69,9 @@ def test_files_hold_the_student(directory, tmp_path):
     assert torch.allclose(torch.export.load(tmp_path / "student.pt2").module()(images), expected, atol=1e-5)
 
 
-EXAMPLE = """
-import sys, torch
-program = torch.export.load(sys.argv[1]).module()
-logits = program(torch.rand(1, 1, 8, 8))
-assert logits.shape == (1, 10)
-assert not {"harness", "methods"} & set(sys.modules)
-"""
-
-
-@pytest.mark.slow
-def test_the_program_runs_without_this_package(directory, tmp_path):
-    assert deploy.main([str(directory), "--to", str(tmp_path)]) == 0
-    command = [sys.executable, "-c", EXAMPLE, str(tmp_path / "student.pt2")]
-    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
-
-
 def test_onnx_is_an_extra(directory, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(deploy, "find_spec", lambda name: None)
     assert "pip install onnx onnxscript" in fails(directory, capsys, "--onnx")
-
-
-def test_onnx(directory, tmp_path):
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
-    assert deploy.main([str(directory), "--onnx", "--to", str(tmp_path)]) == 0
-    onnx.checker.check_model(tmp_path / "student.onnx")
-    images = load(read_record(directory)["config"]["data"]).test.images[:5] / 255  # another batch size than exported
-    session = pytest.importorskip("onnx.reference").ReferenceEvaluator(str(tmp_path / "student.onnx"))
-    (found,) = session.run(None, {session.input_names[0]: images.numpy()})
-    expected = torch.export.load(tmp_path / "student.pt2").module()(images)
-    assert np.allclose(found, expected.detach().numpy(), atol=1e-4)
 
 
 def test_another_network_is_refused(directory, tmp_path, capsys):
@@ -143,3 +120,109 @@ def test_a_folder_that_takes_nothing_is_one_line_and_keeps_what_it_has(directory
             assert "No space left on device; choose another folder" in fails(directory, capsys, "--to", str(place))
         assert file in disk.failed
         assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+# Serving ----------------------------------------------------------------------------------------------------------
+
+COLOURS = np.eye(3, dtype=np.uint8) * 200 + 30
+
+
+def write_banners(root: Path) -> Path:
+    """Wide and tall pictures whose middle shows their class, and whose ends show the next one: who squeezes them into a
+    square sees another class. In the test split, of many kinds.
+    """
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 8)):
+        for label in range(3):
+            place = root / split / f"class {label}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                shown = COLOURS[[(label + 1) % 3, label, (label + 1) % 3]].repeat(20, 0)[None].repeat(20, 0)
+                pixels = (shown + draw.integers(0, 25, shown.shape)).astype(np.uint8)
+                banner = Image.fromarray(pixels if number % 2 else pixels.transpose(1, 0, 2))
+                kind = number % 4 if split == "test" else 0
+                if kind == 1:  # on its side, which its EXIF data say
+                    exif = Image.Exif()
+                    exif[0x112] = 6
+                    banner.rotate(90, expand=True).save(place / f"{number}.png", exif=exif)
+                elif kind == 2:
+                    banner.convert("RGBA").save(place / f"{number}.webp", lossless=True)
+                else:
+                    banner.save(place / f"{number}.{'tiff' if kind == 3 else 'bmp'}")
+    return root
+
+
+def snippet() -> str:
+    """The README's lines for a finished student."""
+    section = (Path(__file__).parents[1] / "README.md").read_text().partition("## A finished student")[2]
+    return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+
+
+@pytest.fixture(scope="module", params=[4.0, 0.0], ids=["in memory", "in files"])
+def banners(request, tmp_path_factory):
+    """A run on banners; its directory, and its test pictures in their order."""
+    runs = tmp_path_factory.mktemp("banners")
+    root = write_banners(runs / "banners")
+    options = {"root": str(root), "image_size": 16, "padding": 0, "memory_gb": request.param, "workers": 0}
+    changes = {f"data__{name}": value for name, value in options.items()}
+    recipe = {"train__epochs": 6, "train__batch_size": 9, "train__lr": 0.2, "train__steps_per_epoch": None}
+    run(runs, "supervised", "folder", **changes, **recipe)
+    pictures = [path for place in sorted((root / "test").iterdir()) for path in sorted(place.iterdir())]
+    return run_directory(configure(runs, "supervised", "folder", **changes, **recipe)), pictures
+
+
+@pytest.mark.slow
+def test_the_readme_serves_as_the_run_was_tested(banners, tmp_path):
+    directory, pictures = banners
+    assert deploy.main([str(directory), "--to", str(tmp_path)]) == 0
+    check = "\nassert not {'harness', 'methods', 'torchvision'} & set(sys.modules)"
+    command = [sys.executable, "-c", snippet() + check, str(tmp_path), *map(str, pictures)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found = [re.fullmatch(r"class (\d) \(class \1\) at \d+%: (.*)", line) for line in ended.stdout.splitlines()]
+    assert [match[2] for match in found] == list(map(str, pictures))
+    labels = np.array([int(match[1]) for match in found])
+    with np.load(directory / "predictions.npz") as stored:
+        assert np.array_equal(labels, stored["test_logits"].argmax(1))
+        accuracy = (labels == stored["test_labels"]).mean()
+    assert accuracy == pytest.approx(read_record(directory)["metrics"]["student"]["test"]["acc"])
+    if read_record(directory)["config"]["data"]["memory_gb"]:
+        assert accuracy == 1  # else training itself has shown the ends
+
+
+def test_every_file_knows_what_it_needs(banners, tmp_path):
+    directory, pictures = banners
+    onnx = pytest.importorskip("onnx") if find_spec("onnxscript") else None
+    assert deploy.main([str(directory), "--to", str(tmp_path), *(["--onnx"] if onnx else [])]) == 0
+    with safe_open(tmp_path / "student.safetensors", "pt") as file:
+        about = file.metadata()
+    in_files = not read_record(directory)["config"]["data"]["memory_gb"]
+    assert (about["channels"], about["size"], about["resize"]) == ("3", "16", "18" if in_files else "16")
+    assert json.loads(about["class_names"]) == ["class 0", "class 1", "class 2"]
+    assert len(json.loads(about["mean"])) == len(json.loads(about["sd"])) == 3
+    extra = {"about.json": ""}
+    program = torch.export.load(tmp_path / "student.pt2", extra_files=extra).module()
+    assert json.loads(extra["about.json"]) == about
+    pixels = np.concatenate([prepare(picture, about) for picture in pictures[:7]])
+    expected = program(torch.from_numpy(pixels)).detach().numpy()
+    with np.load(directory / "predictions.npz") as stored:
+        below = expected - expected.max(1, keepdims=True)
+        assert np.allclose(below, stored["test_logits"][:7], atol=0.02)
+    written = {"student.safetensors", "student.pt2", "preparation.py"}
+    if onnx:
+        written.add("student.onnx")
+        model = onnx.load(tmp_path / "student.onnx")
+        assert {entry.key: entry.value for entry in model.metadata_props} == about
+        session = pytest.importorskip("onnx.reference").ReferenceEvaluator(model)
+        assert np.allclose(session.run(None, {"pixels": pixels})[0], expected, atol=1e-4)
+    assert {path.name for path in tmp_path.iterdir()} == written
+
+
+def test_equal_runs_leave_equal_students(directory, tmp_path):
+    for place in ("one", "two"):
+        run(tmp_path / place, "combined")
+        assert deploy.main([str(run_directory(configure(tmp_path / place, "combined")))]) == 0
+    files = [sorted((tmp_path / place).rglob("student.safetensors")) for place in ("one", "two")]
+    assert len(files[0]) == len(files[1]) == 4  # two teachers, the student, its export
+    for one, other in zip(*files, strict=True):
+        assert one.read_bytes() == other.read_bytes()

@@ -109,18 +109,20 @@ def latex(table: Table) -> str:
 
 
 def as_csv(tables: list[Table]) -> str:
-    """One file for tables of any columns: a title column, and the runs at the end."""
+    """One table of them all, as programs read it: one header, a row for each row, in the column `table` the title of
+    its table, at the end its runs; cells are empty where a table has no such column.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    previous: list[str] | None = None
-    for table in tables:
-        header = ["table", *table.columns, "runs"]
-        if header != previous:
-            writer.writerows([[]] if previous else [])
-            writer.writerow(map(_csv, header))
-            previous = header
+    # A table may have two columns of one name: the first and the second are two columns here, too.
+    places = [[(name, table.columns[:j].count(name)) for j, name in enumerate(table.columns)] for table in tables]
+    columns = list(dict.fromkeys(place for table in places for place in table))
+    writer.writerow(map(_csv, ["table", *(name for name, _ in columns), "runs"]))
+    for table, mine in zip(tables, places, strict=True):
         for row, runs in zip(table.rows, table.runs, strict=True):
-            writer.writerow(map(_csv, [table.title, *row, " ".join(runs)]))
+            cells = dict(zip(mine, row, strict=True))
+            shown = [cells.get(place, "") for place in columns]
+            writer.writerow(map(_csv, [table.title, *shown, " ".join(runs)]))
     return out.getvalue()
 
 

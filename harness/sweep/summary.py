@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import defaultdict
 from typing import Any
@@ -64,7 +63,9 @@ def teacher_sets(records: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[st
 
 
 def sweep_table(records: list[dict[str, Any]]) -> Any:
-    """A rich table of the done records, a row an arm, in the order in which the arms came."""
+    """A rich table of the done records, a row an arm, in the order in which the arms came; those on the same images and
+    network together. Among these the best mean is bold, as it is printed, unless all are the same.
+    """
     from rich.markup import escape
     from rich.table import Table
 
@@ -76,34 +77,38 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
         for label, group in groups.items()
         for metric in METRICS
     }
-    fields = {label: (data_of(group[0]["config"]), group[0]["config"]["model"]) for label, group in groups.items()}
-    # Arms compete with those on the same images and network.
-    rivals = {label: [other for other in groups if fields[other] == fields[label]] for label in groups}
-    best = {}
-    for label in groups:
+    fields: dict[Any, list[str]] = defaultdict(list)
+    for label, group in groups.items():
+        fields[data_of(group[0]["config"]), group[0]["config"]["model"]].append(label)
+    best = set()
+    for rivals in fields.values():
         for metric in METRICS:
             choose = max if metric in HIGHER_IS_BETTER else min
-            best[label, metric] = choose(means[rival, metric] for rival in rivals[label])
+            printed = {label: format_metric(metric, means[label, metric]) for label in rivals}
+            first = printed[choose(rivals, key=lambda label: means[label, metric])]
+            if len(set(printed.values())) > 1:
+                best |= {(label, metric) for label in rivals if printed[label] == first}
     costs = {label: statistics.median(r["cost"]["device_s"] for r in group) for label, group in groups.items()}
     reference = costs.get(COST_REFERENCE)
 
-    table = Table(title="test data: mean ± sd over runs (best in bold)", title_justify="left")
+    among = "" if len(fields) == 1 else ", on each data set and network"
+    table = Table(title=f"test data: mean ± sd over runs (best student in bold{among})", title_justify="left")
     table.add_column("method")
     for metric in METRICS:
         table.add_column("acc %" if metric == "acc" else metric, justify="right")
     table.add_column("n", justify="right")
     table.add_column(f"cost / {COST_REFERENCE}" if reference else "training s", justify="right")
-    for label, group in groups.items():
-        cells = []
-        for metric in METRICS:
-            values = [r["metrics"]["student"]["test"][metric] for r in group]
-            sd = f" ± {format_metric(metric, statistics.stdev(values))}" if len(values) > 1 else ""
-            cell = format_metric(metric, means[label, metric]) + sd
-            tied = math.isclose(means[label, metric], best[label, metric], rel_tol=1e-12)
-            cells.append(f"[bold]{cell}[/bold]" if tied and len(rivals[label]) > 1 else cell)
-        cost = f"{costs[label] / reference:.2f}" if reference else f"{costs[label]:.1f}"
-        table.add_row(escape(one_line(label)), *cells, str(len(group)), cost)
-    table.add_section()
+    for rivals in fields.values():
+        for label in rivals:
+            cells = []
+            for metric in METRICS:
+                values = [r["metrics"]["student"]["test"][metric] for r in groups[label]]
+                sd = f" ± {format_metric(metric, statistics.stdev(values))}" if len(values) > 1 else ""
+                cell = format_metric(metric, means[label, metric]) + sd
+                cells.append(f"[bold]{cell}[/bold]" if (label, metric) in best else cell)
+            cost = f"{costs[label] / reference:.2f}" if reference else f"{costs[label]:.1f}"
+            table.add_row(escape(one_line(label)), *cells, str(len(groups[label])), cost)
+        table.add_section()
     sets = teacher_sets(records)
     for who, label in (("teacher", "one teacher"), ("ensemble", "teacher ensemble")):
         if len({data for data, *_ in sets}) == 1:

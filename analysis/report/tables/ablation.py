@@ -17,7 +17,7 @@ from analysis.records.outcomes import collapsed, ended, failed
 from analysis.records.pairing import pair
 from analysis.records.study import Study
 from analysis.report.order import blocks_of, order_of
-from analysis.report.tables.table import Table, mean_sd
+from analysis.report.tables.table import Table, best, mean_sd
 from analysis.verdicts.notation import probability
 from analysis.verdicts.outcomes import shown, worst
 from analysis.verdicts.words import difference, typical
@@ -75,8 +75,8 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
         table.add(cells, tuple(all_["run"]))
     tied = [m.label for j, m in enumerate(chosen) if not _mark_best(table, done, arms, m, first, j + 2, study)]
     table.notes.append(
-        f"Bold: best mean. {ALIKE}: may be the best as well (no other arm is shown to be better; exploratory). "
-        "n: runs; paired tests use seeds."
+        f"Bold: best mean of an arm, as printed. {ALIKE}: may be the best as well (no other arm is shown to be better; "
+        "exploratory). n: runs, of every cell that says no other; paired tests use seeds."
     )
     if tied:
         table.notes.append(f"All arms are tied on {', '.join(tied)}.")
@@ -124,7 +124,7 @@ def _rule(study: Study) -> str:
 def _cell(runs: pd.DataFrame, m: metrics.Metric) -> str:
     """Mean and sd; a deep-ensemble equivalent that met its cap in any run is a lower bound."""
     capped = m.column == "dee" and (runs["dee"] >= runs["dee_cap"]).any()
-    return (">= " if capped else "") + mean_sd(runs[m.column], m)
+    return (">= " if capped else "") + mean_sd(runs[m.column], m, len(runs))
 
 
 def _mark(runs: pd.DataFrame) -> str:
@@ -148,7 +148,8 @@ def _references(table: Table, done: pd.DataFrame, chosen: list[metrics.Metric], 
         known = done.assign(_label=labels).dropna(subset=there, how="all")
         for label, alike in known.groupby("_label", sort=False):
             sets = alike.drop_duplicates("teacher_set")
-            cells = [mean_sd(sets[name], m) if name in sets else "-" for name, m in zip(names, chosen, strict=True)]
+            pairs = zip(names, chosen, strict=True)
+            cells = [mean_sd(sets[name], m, len(sets)) if name in sets else "-" for name, m in pairs]
             blank = [""] * (len(table.columns) - 2 - len(cells))
             table.add([f"({title}{label})", str(len(sets)), *cells, *blank], tuple(sets["run"]))
 
@@ -171,14 +172,12 @@ def _mark_best(
 
     first: the row of the first arm.
     """
-    means = done.groupby("arm")[m.column].mean().dropna() * m.sign
-    if len(means) > 1 and means.nunique() == 1:
-        return False
-    if means.empty:
-        return True
-    best = means.idxmax()
-    table.bold.add((first + arms.index(best), column))
-    for arm in may_be_best(done, list(means.index), m, study) - {best}:
+    means = done.groupby("arm")[m.column].mean().dropna()
+    first_ones = best(means.to_dict(), m)
+    if not first_ones:
+        return len(means) < 2
+    table.bold |= {(first + arms.index(arm), column) for arm in first_ones}
+    for arm in may_be_best(done, list(means.index), m, study) - first_ones:
         table.rows[first + arms.index(arm)][column] += f" {ALIKE}"
     return True
 
@@ -206,11 +205,13 @@ def cross(runs: pd.DataFrame, study: Study) -> Table | None:
         return None
     m = metrics.metric(study.primary)
     table = Table(f"{m.label} across data sets and networks", ["arm", *(name for name, _ in groups)])
-    for arm in order_of(list(done["arm"].unique()), study.complete(present(done))):
-        cells = [mean_sd(block.loc[block["arm"] == arm, m.column], m) for _, block in groups]
+    arms = order_of(list(done["arm"].unique()), study.complete(present(done)))
+    most = int(done.groupby(["data", "model", "arm"]).size().max())
+    for arm in arms:
+        cells = [mean_sd(block.loc[block["arm"] == arm, m.column], m, most) for _, block in groups]
         table.add([arm, *cells], tuple(done.loc[done["arm"] == arm, "run"]))
     for j, (_, block) in enumerate(groups):
-        means = block.groupby("arm")[m.column].mean().dropna() * m.sign
-        if len(means):
-            table.bold.add(([row[0] for row in table.rows].index(means.idxmax()), j + 1))
+        winners = best(block.groupby("arm")[m.column].mean().to_dict(), m)
+        table.bold |= {(arms.index(arm), j + 1) for arm in winners}
+    table.notes.append(f"Bold: best mean of the column. n={most} runs where a cell says no other.")
     return table

@@ -35,8 +35,10 @@ def part(table: Table, columns: list[int]) -> Table:
     return replace(table, columns=[table.columns[j] for j in columns], rows=rows, bold=bold, notes=list(table.notes))
 
 
-def mean_sd(values: np.ndarray, m: Metric) -> str:
-    """`79.17 ± 0.24`; without sd at one value, `-` at none. sd with ddof = 1."""
+def mean_sd(values: np.ndarray, m: Metric, runs: int | None = None) -> str:
+    """`79.17 ± 0.24`; without sd at one value, `-` at none. sd with ddof = 1. Of fewer values than `runs`, with their
+    number: `79.17 ± 0.24 (n=5)`.
+    """
     import numpy as np  # here: a command that prints its help would wait for it
 
     values = np.asarray(values, float)
@@ -44,4 +46,14 @@ def mean_sd(values: np.ndarray, m: Metric) -> str:
     if len(values) == 0:
         return "-"
     text = m.text(values.mean())
-    return text if len(values) == 1 else f"{text} ± {m.text(values.std(ddof=1))}"
+    text += f" ± {m.text(values.std(ddof=1))}" if len(values) > 1 else ""
+    return text if len(values) == (runs or len(values)) else f"{text} (n={len(values)})"
+
+
+def best(means: dict[str, float], m: Metric) -> set[str]:
+    """Whose mean is the best, as it is printed; nobody where all print alike. What has no mean takes no part."""
+    printed = {name: m.text(mean) for name, mean in means.items() if mean == mean}
+    if len(set(printed.values())) < 2:
+        return set()
+    first = printed[max(printed, key=lambda name: m.sign * means[name])]
+    return {name for name, text in printed.items() if text == first}

@@ -6,6 +6,7 @@ file appears under its name only when it is whole and its checksum is right.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import shlex
 import shutil
@@ -14,15 +15,13 @@ import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from harness.config import ConfigError
-from harness.runtime.console import Bar, Console
+from harness.runtime.console import Bar, Console, one_line
 from harness.store.claim import Claim, Claimed
 
 DEFAULT_ROOT = "data"
@@ -127,23 +126,13 @@ def fetch(archive: Archive, root: Path, console: Console) -> Path:
 def download_to(archive: Archive, place: Path, console: Console) -> None:
     part = place.with_name(f".{place.name}.{uuid.uuid4().hex[:12]}")
     place.parent.mkdir(parents=True, exist_ok=True)
+    bar, done = None, 0
     try:
-        try:
-            with urlopen(archive.url, timeout=TIMEOUT_S) as response, part.open("wb") as file:
-                total = int(response.headers.get("Content-Length") or 0)
-                bar = Bar(console, f"download {place.name}", total)
-                done = 0
-                try:
-                    while block := response.read(BLOCK):
-                        done += file.write(block)
-                        bar.update(done, f"{done / 1e6:.0f} of {total / 1e6:.0f} MB")
-                finally:
-                    bar.close()
-        except (URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            raise ConfigError(
-                f"cannot download {archive.url}: {reason}; on a machine with access, put it at {place}"
-            ) from error
+        with part.open("wb") as file:
+            for block, total in receive(archive.url, place):
+                bar = bar or Bar(console, f"download {place.name}", total)
+                done += file.write(block)
+                bar.update(done, f"{done / 1e6:.0f} of {total / 1e6:.0f} MB")
         found = md5_of(part)
         if found not in archive.md5:
             raise ConfigError(
@@ -151,7 +140,27 @@ def download_to(archive: Archive, place: Path, console: Console) -> None:
             )
         part.replace(place)
     finally:
+        if bar:
+            bar.close()
         part.unlink(missing_ok=True)
+
+
+def receive(url: str, place: Path) -> Iterator[tuple[bytes, int]]:
+    """What a server sends, block by block, with how much it says it will be, 0 where it does not say.
+
+    Raises ConfigError, whatever it says or does; `place`: where a person may put the file.
+    """
+    try:
+        with urlopen(url, timeout=TIMEOUT_S) as response:
+            total, done = response.length or 0, 0
+            while block := response.read(BLOCK):
+                done += len(block)
+                yield block, total
+    except Exception as error:  # whatever the library makes of somebody's reply, and of a connection
+        reason = one_line(str(getattr(error, "reason", error)).strip() or type(error).__name__)
+        raise ConfigError(f"cannot download {url}: {reason}; on a machine with access, put it at {place}") from error
+    if done < total:
+        raise ConfigError(f"cannot download {url}: it ended after {done:,} of {total:,} bytes; try again")
 
 
 def unpack(archive: Path, place: Path, console: Console) -> None:
@@ -171,7 +180,14 @@ def unpack(archive: Path, place: Path, console: Console) -> None:
                 with tarfile.open(archive) as file:
                     file.extractall(scratch, **safely)
             (scratch / place.name).rename(place)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, FileNotFoundError) as error:
+        except (
+            tarfile.TarError,
+            zipfile.BadZipFile,
+            gzip.BadGzipFile,
+            EOFError,
+            zlib.error,
+            FileNotFoundError,
+        ) as error:
             raise ConfigError(
                 f"{archive} cannot be unpacked ({type(error).__name__}: {error}); remove it to get it anew"
             ) from error

@@ -37,14 +37,17 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
         if not (folder / file).exists():
             raise ConfigError(f"{folder / file} is missing: remove {folder} to unpack or download it anew")
         verify(folder / file, [md5])  # torchvision would not say which file is damaged
-    train, validation = hold_out(*read(reader, root, True), config["validation"] or VALIDATION, name)
-    return Dataset(CLASSES[name], MEAN[name], SD[name], train, validation, Split(*read(reader, root, False)))
+    images, labels, names = read(reader, root, True)
+    train, validation = hold_out(images, labels, config["validation"] or VALIDATION, name)
+    test = Split(*read(reader, root, False)[:2])
+    return Dataset(CLASSES[name], MEAN[name], SD[name], train, validation, test, names)
 
 
-def read(reader: type[CIFAR10], root: Any, train: bool) -> tuple[Tensor, Tensor]:
-    """Images [N, 3, 32, 32] uint8 and labels [N]."""
+def read(reader: type[CIFAR10], root: Any, train: bool) -> tuple[Tensor, Tensor, list[str]]:
+    """Images [N, 3, 32, 32] uint8, labels [N], and names of the classes."""
     try:
         found = reader(root, train=train)
     except (RuntimeError, pickle.UnpicklingError, KeyError, EOFError, ValueError) as error:
         raise ConfigError(f"{root / reader.base_folder} cannot be read: {type(error).__name__}: {error}") from error
-    return torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(found.targets)
+    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
+    return images, torch.tensor(found.targets), found.classes

@@ -72,6 +72,13 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
+    names: Sequence[str] = ()  # of the classes, where they have any
+
+    @property
+    def resize(self) -> int:
+        """What the shorter side of a picture is scaled to, before its middle of `size` is cut out."""
+        images = self.test.images
+        return images.resize if isinstance(images, FileImages) else self.size
 
     @property
     def size(self) -> int:

@@ -47,7 +47,9 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
     paths = obtain(archives(), "fashion_mnist", root, config["download"], console, [DEBIAN], hint)
     images, labels, test_images, test_labels = map(read_idx, paths)
     train, validation = hold_out(images[:, None], labels.long(), config["validation"] or VALIDATION, "fashion_mnist")
-    return Dataset(10, MEAN, SD, train, validation, Split(test_images[:, None], test_labels.long()))
+    return Dataset(
+        10, MEAN, SD, train, validation, Split(test_images[:, None], test_labels.long()), FashionMNIST.classes
+    )
 
 
 def read_idx(path: Path) -> Tensor:

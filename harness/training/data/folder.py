@@ -39,7 +39,7 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
     train, validation, test = read_splits(listed, config, console, left_out)
     step = max(1, len(train) // MEASURED) if isinstance(train.images, FileImages) else 1
     mean, sd = moments(train.images[::step])
-    return Dataset(len(classes), mean, sd, train, validation, test)
+    return Dataset(len(classes), mean, sd, train, validation, test, classes)
 
 
 def list_splits(

@@ -53,7 +53,7 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
     validation = share_of_each(torch.bincount(train_labels), config["validation"] or VALIDATION, str(folder))
     held = last_of_each(train_labels, validation, wnids, str(folder))
     kept, validation = (Split(train_images[rows], train_labels[rows]) for rows in (~held, held))
-    return Dataset(len(wnids), MEAN, SD, kept, validation, Split(test_images, test_labels))
+    return Dataset(len(wnids), MEAN, SD, kept, validation, Split(test_images, test_labels), wnids)
 
 
 def read_lines(path: Path) -> list[str]:

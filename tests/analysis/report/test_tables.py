@@ -1,13 +1,14 @@
 """Tables: right numbers, traceable."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.records.declared import parse
 from analysis.records.loading import load
 from analysis.records.study import Study
 from analysis.report.summary import summarise
-from analysis.report.tables.ablation import ablation
+from analysis.report.tables.ablation import ablation, cross
 from analysis.report.tables.costs import costs
 from analysis.report.tables.images import image_tables
 from analysis.verdicts.images import compare_images
@@ -36,6 +37,37 @@ def test_best_is_bold_and_the_indistinguishable_marked(view):
     bold = [table.rows[i][0] for i, j in table.bold if j == column]
     assert bold == ["combined"]
     assert not any("~" in row[column] for row in table.rows)  # eight clear seeds separate all from the best
+
+
+def bold_in(table, name):
+    column = table.columns.index(name)
+    return [table.rows[i][0] for i, j in sorted(table.bold) if j == column]
+
+
+@pytest.mark.parametrize(
+    ("nll", "bold"),
+    [
+        ({"kd": (0.3250, 0.3250), "combined": (0.2775, 0.2775)}, ["combined"]),
+        ({"kd": (0.27751, 0.27749), "combined": (0.27752, 0.27749), "perturbation": (0.4, 0.4)}, ["kd", "combined"]),
+        ({"kd": (0.3250, 0.3250), "combined": (0.2775, None)}, ["combined"]),  # of the cell that is shown
+        ({"kd": (0.3, 0.3), "combined": (0.30001, 0.3)}, []),
+        ({"kd": (0.3, 0.3)}, []),
+    ],
+)
+def test_bold_is_the_best_cell_that_is_printed(tmp_path, nll, bold):
+    """In both kinds of tables, and n is said where a cell has fewer runs."""
+    rows = [
+        {"arm": arm, "seed": seed, "nll": value, "data": data, "status": "done", "model": "m", "run": f"{arm}{seed}{data}"}
+        for data in ("one", "two") for arm, values in nll.items() for seed, value in enumerate(values)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows).assign(mixed="", teacher_set=0, config=[{}] * len(rows), teacher_size=4.0)
+    table = ablation(frame, Study(), columns=("nll",))[0]
+    across = cross(frame, Study())
+    assert bold_in(table, "NLL") == bold_in(across, "one x m") == bold_in(across, "two x m") == bold
+    few = [arm for arm, values in nll.items() if None in values]
+    for shown, name in ((table, "NLL"), (across, "two x m")):
+        column = shown.columns.index(name)
+        assert [row[0] for row in shown.rows if "(n=1)" in row[column]] == few
 
 
 def test_with_few_seeds_nothing_is_distinguishable(small_folder):

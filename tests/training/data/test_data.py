@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import threading
 import zipfile
 from dataclasses import asdict, replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +17,13 @@ from harness.config import ConfigError
 from harness.config.options import DATA
 from harness.run.data import load_images
 from harness.runtime.console import Console
-from harness.training.data import MODULES, Dataset, Split, archives, cifar, fashion_mnist, load, svhn, tiny_imagenet
-from harness.training.data.archives import Archive, fetch
+from harness.training.data import MODULES, Dataset, Split, cifar, fashion_mnist, load, svhn, tiny_imagenet
+from harness.training.data.archives import Archive
 from harness.training.data.augmentation import Augmentation
 from harness.training.data.batches import DeviceBatches
 from harness.training.data.dataset import hold_out, subset
 from tests import formats
-
-
-def load_small(name: str, root: Path, **options) -> Dataset:
-    return load(asdict(replace(DATA[name], root=str(root), **options)))
-
-
-def fails(name: str, root: Path, **options) -> str:
-    """The one line of the error that loading ends with."""
-    with pytest.raises(ConfigError) as caught:
-        load_small(name, root, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from tests.formats import fails, load_small
 
 
 @pytest.fixture
@@ -278,71 +263,6 @@ def test_what_is_held_out_is_no_train_image(tmp_path, write):
     write("svhn")
     assert "data.train=41 must lie in [10, 40]" in fails("svhn", tmp_path, validation=20, train=41)
     assert "data.train=41 must lie in [10, 30]" in fails("svhn", tmp_path, validation=30, train=41)
-
-
-# Downloads --------------------------------------------------------------------------------------------------------
-
-
-class CountingHandler(SimpleHTTPRequestHandler):
-    requests: list[str] = []  # noqa: RUF012  one list for the handlers of all requests
-
-    def do_GET(self) -> None:
-        self.requests.append(self.path)
-        super().do_GET()
-
-    def log_message(self, *arguments) -> None:
-        pass
-
-
-@pytest.fixture
-def server(tmp_path):
-    """The address of a server of tmp_path/served."""
-    CountingHandler.requests.clear()
-    (tmp_path / "served").mkdir()
-    handler = partial(CountingHandler, directory=str(tmp_path / "served"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
-
-
-def test_download_verifies_and_leaves_nothing_damaged(tmp_path, monkeypatch, server):
-    archive = formats.write_cifar(tmp_path / "served", "cifar10", monkeypatch)
-    monkeypatch.setattr(cifar.CIFAR10, "url", f"{server}/{archive.name}")
-    root = tmp_path / "root"
-    data = load_small("cifar10", root, validation=100, download=True)
-    assert len(data.train) == 100
-    monkeypatch.setattr(cifar.CIFAR10, "tgz_md5", "0" * 32)
-    message = fails("cifar10", tmp_path / "other", download=True)
-    assert "came damaged: md5" in message
-    assert not list((tmp_path / "other").glob("*cifar*"))
-    monkeypatch.setattr(cifar.CIFAR10, "url", f"{server}/absent")
-    assert "cannot download" in fails("cifar10", tmp_path / "third", download=True)
-
-
-def get(archive: Archive, root: Path) -> None:
-    fetch(archive, root, Console())
-
-
-def test_jobs_that_start_at_once_download_once(tmp_path, server):
-    content = os.urandom(1 << 20)
-    (tmp_path / "served" / "file.bin").write_bytes(content)
-    archive = Archive("file.bin", f"{server}/file.bin", (formats.md5(tmp_path / "served" / "file.bin"),))
-    context = multiprocessing.get_context("fork")
-    jobs = [context.Process(target=get, args=(archive, tmp_path / "root")) for _ in range(3)]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
-    assert [job.exitcode for job in jobs] == [0, 0, 0]
-    assert (tmp_path / "root" / "file.bin").read_bytes() == content
-    assert CountingHandler.requests == ["/file.bin"]
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
-    (tmp_path / "root").write_text("a file where the folder should be")
-    with pytest.raises(ConfigError, match=r"choose another data\.root"):
-        archives.once(tmp_path / "root" / "set", lambda: None, Console())
 
 
 # Real data --------------------------------------------------------------------------------------------------------
