@@ -49,6 +49,10 @@ class Broken(ValueError):
     """A record that does not hold; its message says in what."""
 
 
+class Unclaimed(ValueError):
+    """A record that claims no numbers: of a run that failed."""
+
+
 def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
     """The directories of runs and teachers with a record, at or below a folder, each once, wherever links lead."""
     seen = set() if seen is None else seen
@@ -68,12 +72,14 @@ def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
 
 
 def verify(directory: Path, train: bool, console: Console) -> str:
-    """What holds, in words. Raises Broken, Damaged or ConfigError where something does not."""
+    """What holds, in words. Raises Broken, Damaged or ConfigError where something does not, Unclaimed where there is
+    nothing that could.
+    """
     record = read_record(directory)
     if record is None:
         raise Broken("it has no record")
     if record["status"] != "done":
-        return f"{record['status']}: it claims no numbers"
+        raise Unclaimed(f"{record['status']}: it claims no numbers")
     if lost := lost_files(directory, record):
         raise Broken(f"{lost[0]} is gone")
     check_files(directory, record)
@@ -184,10 +190,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not places:
         complain(f"no runs in {', '.join(map(str, options.runs))}")
         return 2
-    broken = 0
+    broken = unclaimed = 0
     for place in places:
         try:
             console.say(f"{one_line(place.name)}: {verify(place, options.train, console)}")
+        except Unclaimed as error:
+            unclaimed += 1
+            console.say(f"{one_line(place.name)}: {error}")
         except (Broken, Damaged, ConfigError) as error:
             broken += 1
             console.say(f"{one_line(place.name)}: DOES NOT HOLD: {error}")
@@ -195,8 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             broken += 1
             console.say(f"{one_line(place.name)}: COULD NOT BE VERIFIED: {type(error).__name__}: {error}")
     console.close()
-    console.say(f"{len(places) - broken} of {len(places)} runs hold")
-    return 1 if broken else 0
+    rest = f"; {unclaimed} claim no numbers" if unclaimed else ""
+    console.say(f"{len(places) - broken - unclaimed} of {len(places)} runs hold{rest}")
+    return 1 if broken else 2 if unclaimed == len(places) else 0
 
 
 if __name__ == "__main__":

@@ -257,6 +257,15 @@ def test_verify_finds_what_does_not_hold(
     try_all("verify", path, iter([*damages, *damage.places(), *list(damage.texts())[::4]]), look)
 
 
+def test_a_failed_run_holds_nothing(trained: tuple[Path, list[Record]], capsys: pytest.CaptureFixture[str]) -> None:
+    mine, other = map(run_directory, trained[1])
+    failed = mine.parent / "failed"
+    plant(failed, trained[1][0], status="failed")
+    assert verify.main([str(failed), str(other)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 of 2 runs hold; 1 claim no numbers"
+    assert verify.main([str(failed)]) == 2
+
+
 def test_a_folder_that_nobody_may_look_into_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else's, in the folder of a group; root, who is refused nothing, is somebody else for as long."""
     monkeypatch.chdir(tmp_path)
