@@ -12,18 +12,33 @@ from torch import Tensor, nn
 from harness.training.data import Split
 from harness.training.data.augmentation import to_unit
 from harness.training.data.files import FileImages
+from harness.training.ranks import ALONE, Ranks
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, split: Split, batch_size: int | None = None) -> Tensor:
+def predict(network: nn.Module, split: Split, batch_size: int | None = None, ranks: Ranks = ALONE) -> Tensor:
     """Logits [N, K] in float32 of a split's images, in the network's current mode.
 
-    Where a GPU's memory does not do, in smaller batches, with a line that says so.
+    Where a GPU's memory does not do, in smaller batches, with a line that says so. Of several ranks, which must all ask,
+    each looks at its share.
     """
-    size = batch_size or batch_for(split.images)
+    count = len(split)
+    if ranks.count == 1 or count < ranks.count:
+        return answer(network, split.images, slice(0, count), batch_size)
+    mine = ranks.slice(count)
+    logits = answer(network, split.images, mine, batch_size)
+    found = logits.new_zeros(count, *logits.shape[1:])
+    found[mine] = logits
+    return ranks.sum(found)
+
+
+def answer(network: nn.Module, images: Tensor | FileImages, rows: slice, batch_size: int | None) -> Tensor:
+    """The logits of some rows of images."""
+    size = batch_size or batch_for(images)
     while True:
         try:
-            return torch.cat([network(to_unit(images)).float() for images in split.images.split(size)])
+            parts = read_slice(images, rows, size)
+            return torch.cat([network(to_unit(part)).float() for part in parts])
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
@@ -42,11 +57,11 @@ def batch_for(images: Tensor) -> int:
 
 
 @torch.no_grad()
-def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int = 500) -> None:
+def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int = 500, ranks: Ranks = ALONE) -> None:
     """Replace the running statistics of batch norms by means over the split's images, in place.
 
     Images come in a fixed random order: a set that is sorted by class would show every batch norm one class at a time.
-    Batches are of about equal size, at most `batch_size`, and count by their size.
+    Batches are of about equal size, at most `batch_size`, and count by their size; each is seen by one rank.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -54,12 +69,14 @@ def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int = 50
         norm.reset_running_stats()
         norm.train()
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-    seen = 0
-    for images in read_parts(split.images, order.tensor_split(math.ceil(len(order) / batch_size))):
+    parts, seen = order.tensor_split(math.ceil(len(order) / batch_size)), 0
+    for images in read_parts(split.images, parts[ranks.rank :: ranks.count]):
         seen += len(images)
         for norm in norms:
             norm.momentum = len(images) / seen  # which makes the running mean one over all images so far
         network(to_unit(images))
+    for statistics in [buffer for norm in norms if ranks.count > 1 for buffer in (norm.running_mean, norm.running_var)]:
+        statistics.copy_(ranks.sum(statistics * (seen / len(split))))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
@@ -70,3 +87,10 @@ def read_parts(images: Tensor | FileImages, parts: Sequence[Tensor]) -> Iterator
     if isinstance(images, FileImages):
         return images.read(parts)
     return (images[rows.to(images.device)] for rows in parts)
+
+
+def read_slice(images: Tensor | FileImages, rows: slice, size: int) -> Iterator[Tensor]:
+    """Images [B, C, H, W] of neighbouring rows, so many at a time."""
+    if isinstance(images, FileImages):
+        return images.read(torch.arange(len(images))[rows].split(size))
+    return iter(images[rows].split(size))

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from harness import streams
 from harness.config import ConfigError
 from harness.runtime.interruption import Interrupted, Stop
 from harness.training import arithmetic, compilation, optimisation
+from harness.training.batch_norm import separate
 from harness.training.capture import Capture, is_capturable
 from harness.training.data import Dataset, train_batches
 from harness.training.data.batches import Batch, Views
@@ -30,6 +32,7 @@ from harness.training.data.mixup import MixUp
 from harness.training.inference import predict, reestimate_batch_norm
 from harness.training.meter import Meter
 from harness.training.optimisation import RunningMean
+from harness.training.ranks import ALONE, Ranks
 from harness.training.state import Best, Training
 from methods.method import Method, Teachers
 
@@ -44,7 +47,7 @@ class Trainer:
 
     recipe: the `train` configuration. changes: of images, beyond crops and mirror images. `report` is called with each
     epoch's summary (a dict), `save` with the Training whenever it is worth keeping, `stop` is asked between steps
-    whether to end here.
+    whether to end here; ranks: the processes that share its batches.
     """
 
     method: Method
@@ -58,15 +61,18 @@ class Trainer:
     report: Callable[[dict[str, Any]], None] = lambda summary: None
     save: Callable[[Training], None] = lambda training: None
     stop: Stop = lambda: False
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         self.epochs: int = self.recipe["epochs"]
         check_fit(self.recipe, self.data)
         size, steps = self.recipe["batch_size"], self.recipe["steps_per_epoch"]
-        self.batches = train_batches(self.data.train, self.padding, self.flip, self.seed, size, steps)
-        mixup = [MixUp(self.recipe["mixup"], self.data.classes)] if self.recipe["mixup"] else []
+        parts = self.recipe["accumulate"]
+        own, whole = partial(self.ranks.own, parts=parts), partial(self.ranks.whole, parts=parts)
+        self.batches = train_batches(self.data.train, self.padding, self.flip, self.seed, size, steps, own)
+        mixup = [MixUp(self.recipe["mixup"], self.data.classes, whole)] if self.recipe["mixup"] else []
         if changes := [*self.changes, *mixup]:
-            self.batches = ChangedBatches(self.batches, changes, self.seed)
+            self.batches = ChangedBatches(self.batches, changes, self.seed, own)
         self.steps_per_epoch = self.batches.steps
         self.device = self.data.train.images.device
         wanted, on_gpu = self.recipe["channels_last"], self.device.type == "cuda"
@@ -75,6 +81,7 @@ class Trainer:
         self.meter = Meter(self.device)
         # torch.compile captures graphs of its own, where its mode says so.
         possible = on_gpu and self.recipe["compile"] is None and self.teachers.capturable and is_capturable(self.method)
+        possible = possible and self.ranks.count == 1  # what ranks say to each other is not captured
         self.capture = Capture(self.device) if possible and self.recipe["capture"] else None
         self.kinds: set[tuple] = set()  # of steps that were taken
         compilation.begin(self.recipe["compile"])
@@ -87,7 +94,7 @@ class Trainer:
     def start(self, network: nn.Module) -> Training:
         """A training at step 0 from a freshly initialised plain network on the data's device."""
         members = len(self.teachers)
-        network = network.to(memory_format=self.memory_format)
+        network = self.ranks.synchronise(network.to(memory_format=self.memory_format))
         student = self.method.student(network, members, streams.generator(self.seed, "factors"))
         groups = self.method.parameter_groups(student, self.recipe["weight_decay"])
         optimiser = optimisation.build_optimiser(
@@ -96,6 +103,7 @@ class Trainer:
         torch.manual_seed(streams.derive(self.seed, "layers"))  # for networks whose layers draw, such as dropout
         average = RunningMean(student) if self.recipe["average"] == "ema" else None
         compilation.compile_network(student, self.recipe["compile"])
+        self.replica = self.ranks.replicate(student)
         return Training(student, optimiser, average=average)
 
     def run(self, training: Training) -> Training:
@@ -119,7 +127,7 @@ class Trainer:
         self.meter.begin(training.step)
         totals = training.totals
         for batch in self.batches.epoch(epoch, training.step % self.steps_per_epoch):
-            if self.stop():
+            if self.ranks.any(self.stop()):
                 training.seconds += time.perf_counter() - start
                 self.save(training)
                 raise Interrupted(f"stopped at step {training.step} of {self.epochs * self.steps_per_epoch}")
@@ -128,7 +136,7 @@ class Trainer:
                 totals[name] = totals[name] + value if name in totals else value
             self.meter.after(training.step, training.step % self.steps_per_epoch == 0)
         # The epoch's one look at the device.
-        sums = torch.stack(list(totals.values())).tolist()
+        sums = self.ranks.mean(torch.stack(list(totals.values()))).tolist()
         means = {name: value / self.steps_per_epoch for name, value in zip(totals, sums, strict=True)}
         training.totals = {}
         training.rates.append(self.meter.steps_per_s(training.step) * self.recipe["batch_size"])
@@ -212,7 +220,9 @@ class Trainer:
         chunks = [None] * count if views is None else views.chunk(count)
         images = images.contiguous(memory_format=self.memory_format)
         for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), chunks, draws, strict=True)):
-            parts = self.backward(training, *rows)
+            more = self.ranks.apart(self.replica) if k + 1 < count else contextlib.nullcontext()
+            with more:
+                parts = self.backward(training, *rows)
             for name, value in parts.items():
                 means[name] = value if k == 0 else means[name] + value
         training.optimiser.step()
@@ -231,7 +241,7 @@ class Trainer:
                 # What looked at the inputs is done with. CUDA graphs otherwise record a student's step once for every
                 # pair of teachers that may have come before it.
                 self.mark()
-            parts = self.method.loss(images, labels, self.teachers, student)
+            parts = self.method.loss(images, labels, self.teachers, self.replica)
         if count > 1:
             parts = {name: value / count for name, value in parts.items()}
         parts["loss"].backward()
@@ -271,7 +281,7 @@ class Trainer:
 
     def validate(self, training: Training, epoch: int) -> dict[str, float]:
         """Accuracy and NLL of the network as it would be deployed; keeps the student where it is the best so far."""
-        logits = predict(self.deploy(training.judged), self.data.validation)
+        logits = predict(self.deploy(training.judged), self.data.validation, ranks=self.ranks)
         if not torch.isfinite(logits).all():
             raise Diverged(f"the network's answers became no numbers by step {training.step}, in epoch {epoch}")
         labels = self.data.validation.labels
@@ -287,9 +297,9 @@ class Trainer:
 
     def deploy(self, student: nn.Module) -> nn.Module:
         """The method's plain network in evaluation mode, batch norm re-estimated where the method asks for it."""
-        network = self.method.deploy(student).requires_grad_(False)
+        network = separate(self.method.deploy(student).requires_grad_(False))
         if self.method.reestimate_bn or self.recipe["average"] == "swa":  # statistics are not linear in the weights
-            reestimate_batch_norm(network, self.data.train)
+            reestimate_batch_norm(network, self.data.train, ranks=self.ranks)
         return network.eval()
 
 

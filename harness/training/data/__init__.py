@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.config.options import DATA
 from harness.runtime.console import Console
-from harness.training.data.batches import Batches, DeviceBatches
+from harness.training.data.batches import Batches, DeviceBatches, Own, all_of
 from harness.training.data.dataset import Dataset, Split, check, subset
 from harness.training.data.files import FileImages
 from harness.training.data.workers import WorkerBatches
@@ -37,15 +37,21 @@ def load(config: dict[str, Any], console: Console | None = None) -> Dataset:
 
 
 def train_batches(
-    split: Split, padding: int, flip: bool, seed: int | str, batch_size: int, steps: int | None = None
+    split: Split,
+    padding: int,
+    flip: bool,
+    seed: int | str,
+    batch_size: int,
+    steps: int | None = None,
+    own: Own = all_of,
 ) -> Batches:
     """Batches of a train split, where its images are: on the device, or in files, which workers crop in their own way.
 
-    steps: at most so many an epoch.
+    steps: at most so many an epoch. own: which rows of each this process computes.
     """
     if isinstance(split.images, FileImages):
-        return WorkerBatches(split, flip, seed, batch_size, steps)
-    return DeviceBatches(split, padding, flip, seed, batch_size, steps)
+        return WorkerBatches(split, flip, seed, batch_size, steps, own)
+    return DeviceBatches(split, padding, flip, seed, batch_size, steps, own)
 
 
 __all__ = ["MODULES", "Dataset", "Split", "load", "train_batches"]

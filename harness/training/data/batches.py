@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,13 @@ from harness import streams
 from harness.training.data.augmentation import Augmentation
 from harness.training.data.dataset import Split
 from harness.training.data.transfer import send
+
+Own = Callable[[Tensor], Tensor]  # of the rows [..., B] of batches, those that this process computes
+
+
+def all_of(rows: Tensor) -> Tensor:
+    """All, where one process computes them."""
+    return rows
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Batches(Protocol):
     """A source of batches. The incomplete last one of an epoch is dropped."""
 
     steps: int  # an epoch
-    batch_size: int
+    batch_size: int  # of all processes together
     device: torch.device
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
@@ -68,15 +75,22 @@ class DeviceBatches:
     """
 
     def __init__(
-        self, split: Split, padding: int, flip: bool, seed: int | str, batch_size: int, steps: int | None = None
+        self,
+        split: Split,
+        padding: int,
+        flip: bool,
+        seed: int | str,
+        batch_size: int,
+        steps: int | None = None,
+        own: Own = all_of,
     ):
-        self.split, self.seed, self.batch_size = split, seed, batch_size
+        self.split, self.seed, self.batch_size, self.own = split, seed, batch_size, own
         self.device = split.images.device
         self.augmentation = Augmentation(split, padding, flip, seed)
         self.steps = count_steps(len(split), batch_size, steps)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        rows = draw_rows(len(self.split), self.batch_size, self.steps, self.seed, epoch)
+        rows = self.own(draw_rows(len(self.split), self.batch_size, self.steps, self.seed, epoch))
         on_host = self.augmentation.draw(epoch, rows)[skip:]
         on_device = send(on_host, self.device)
         places = self.augmentation.locate(on_device)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness import streams
-from harness.training.data.batches import Batch, Batches
+from harness.training.data.batches import Batch, Batches, Own, all_of
 from harness.training.data.cutout import CutOut
 from harness.training.data.dataset import Dataset
 from harness.training.data.randaugment import RandAugment
@@ -24,8 +24,8 @@ class Change(Protocol):
 
     stream: str  # the name of its random stream
 
-    def draw(self, generator: torch.Generator, steps: int, batch: int, device: torch.device) -> Sequence[Any]:
-        """What every step of an epoch needs, ready on the device."""
+    def draw(self, generator: torch.Generator, steps: int, batch: int, device: torch.device, own: Own) -> Sequence[Any]:
+        """What every step of an epoch needs for this process's rows of its batch, ready on the device."""
 
     def __call__(self, images: Tensor, labels: Tensor, draws: Any) -> tuple[Tensor, Tensor]:
         """Changed images [B, C, H, W] in [0, 1] and labels, [B] or as distributions [B, K]."""
@@ -34,16 +34,14 @@ class Change(Protocol):
 class ChangedBatches:
     """The batches of another source after changes, in their order. Their images are views of nothing any more."""
 
-    def __init__(self, source: Batches, changes: Sequence[Change], seed: int | str):
-        self.source, self.changes, self.seed = source, changes, seed
+    def __init__(self, source: Batches, changes: Sequence[Change], seed: int | str, own: Own = all_of):
+        self.source, self.changes, self.seed, self.own = source, changes, seed, own
         self.steps, self.batch_size, self.device = source.steps, source.batch_size, source.device
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from step `skip` of it on."""
-        drawn = [
-            change.draw(streams.generator(self.seed, change.stream, epoch), self.steps, self.batch_size, self.device)
-            for change in self.changes
-        ]
+        shape = (self.steps, self.batch_size, self.device, self.own)
+        drawn = [change.draw(streams.generator(self.seed, change.stream, epoch), *shape) for change in self.changes]
         for step, batch in enumerate(self.source.epoch(epoch, skip), skip):
             images, labels = batch.images, batch.labels
             for change, draws in zip(self.changes, drawn, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from harness.training.data.batches import Own, all_of
 from harness.training.data.transfer import send
 
 
@@ -21,9 +22,11 @@ class CutOut:
         self.side, self.size, self.mean = side, size, mean.view(-1, 1, 1)
         self.position = torch.arange(max(size), device=mean.device)
 
-    def draw(self, generator: torch.Generator, steps: int, batch: int, device: torch.device) -> Tensor:
+    def draw(
+        self, generator: torch.Generator, steps: int, batch: int, device: torch.device, own: Own = all_of
+    ) -> Tensor:
         """The upper left corners of every step's squares, [steps, 2, B]: y and x."""
-        share = torch.rand((steps, 2, batch), generator=generator)
+        share = own(torch.rand((steps, 2, batch), generator=generator))
         return send((share * torch.tensor(self.size)[:, None]).long() - self.side // 2, device)
 
     def __call__(self, images: Tensor, labels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:

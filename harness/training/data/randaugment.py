@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.training.data.batches import Own, all_of
 from harness.training.data.transfer import send
 
 GEOMETRY = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
@@ -129,7 +130,9 @@ class RandAugment:
         table = [(*moves.get(name, still), factor) for name in OPERATIONS for moves, factor in signed]
         self.table = torch.tensor(table, device=device)
 
-    def draw(self, generator: torch.Generator, steps: int, batch: int, device: torch.device) -> list[tuple]:
+    def draw(
+        self, generator: torch.Generator, steps: int, batch: int, device: torch.device, own: Own = all_of
+    ) -> list[tuple]:
         """For every step: where its images go from round to round [n + 1, B] and what row of the table each has there
         [n, B], on the device; and how many images each operation of each round has.
 
@@ -137,14 +140,16 @@ class RandAugment:
         """
         shape = (steps, self.count, batch)
         operations = torch.randint(len(OPERATIONS), shape, generator=generator)
-        positive = torch.randint(2, shape, generator=generator)
+        positive = torch.randint(2, shape, generator=generator)  # of the batch's images by operation
+        drawn = send(torch.stack((operations, positive)).byte(), device)
+        signs = torch.empty_like(drawn[1]).scatter_(2, drawn[0].argsort(stable=True), drawn[1])
+        operations, numbers, signs = own(operations), own(drawn[0]), own(signs)
         rounds = torch.arange(0, steps * self.count * len(OPERATIONS), len(OPERATIONS)).view(steps, self.count, 1)
         sizes = (operations + rounds).flatten().bincount(minlength=rounds.numel() * len(OPERATIONS))
-        drawn = send(torch.stack((operations, positive)).byte(), device)
-        numbers, rows = drawn[0].sort(stable=True)
-        back = torch.empty_like(rows).scatter_(2, rows, torch.arange(batch, device=device).expand_as(rows))
+        numbers, rows = numbers.sort(stable=True)
+        back = torch.empty_like(rows).scatter_(2, rows, torch.arange(rows.shape[-1], device=device).expand_as(rows))
         places = torch.cat((rows[:, :1], back[:, :-1].gather(2, rows[:, 1:]), back[:, -1:]), 1)
-        keys = (2 * numbers + drawn[1]).int()
+        keys = (2 * numbers + signs.gather(2, rows)).int()
         return list(zip(places, keys, sizes.view(steps, self.count, -1).tolist(), strict=True))
 
     def __call__(self, images: Tensor, labels: Tensor, draws: tuple) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from harness import streams
 from harness.training.data.augmentation import to_unit
-from harness.training.data.batches import Batch, count_steps, draw_rows
+from harness.training.data.batches import Batch, Own, all_of, count_steps, draw_rows
 from harness.training.data.dataset import Split
 from harness.training.data.decoders import Key
 from harness.training.data.files import FileImages
@@ -64,7 +64,16 @@ def draw_part(width: int, height: int, stream: torch.Generator) -> tuple[int, in
 class WorkerBatches:
     """Batches of a split in files. `steps`: at most so many batches an epoch."""
 
-    def __init__(self, split: Split, flip: bool, seed: int | str, batch_size: int, steps: int | None = None):
+    def __init__(
+        self,
+        split: Split,
+        flip: bool,
+        seed: int | str,
+        batch_size: int,
+        steps: int | None = None,
+        own: Own = all_of,
+    ):
+        self.own = own
         self.images: FileImages = split.images
         self.split, self.seed, self.batch_size, self.device = split, seed, batch_size, self.images.device
         self.steps = count_steps(len(split), batch_size, steps)
@@ -72,6 +81,6 @@ class WorkerBatches:
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from step `skip` of it on; none before it is decoded."""
-        rows = draw_rows(len(self.split), self.batch_size, self.steps, self.seed, epoch)[skip:]
+        rows = self.own(draw_rows(len(self.split), self.batch_size, self.steps, self.seed, epoch))[skip:]
         for images, chosen in zip(self.images.read(rows, self.view, epoch), send(rows, self.device), strict=True):
             yield Batch(to_unit(images), self.split.labels[chosen])
