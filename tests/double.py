@@ -33,12 +33,12 @@ def digits() -> Dataset:
 
 
 def network(seed: int | str, data: Dataset, model: str = "preresnet_tiny") -> torch.nn.Module:
-    return networks.build(
-        model, data.classes, data.mean, data.sd, streams.generator(seed, "init"), data.size
-    ).double()
+    return networks.build(model, data.classes, data.mean, data.sd, streams.generator(seed, "init"), data.size).double()
 
 
-def train(group: ranks.Ranks, data: Dataset, method: str, model: str, changed: bool, recipe: dict[str, Any]) -> dict[str, Tensor]:
+def train(
+    group: ranks.Ranks, data: Dataset, method: str, model: str, changed: bool, recipe: dict[str, Any]
+) -> dict[str, Tensor]:
     """The losses and accuracies of every epoch, and all of the student, the average and the chosen checkpoint's network."""
     cls = methods.load(method)
     count = MEMBERS if cls.teachers is None else cls.teachers
@@ -112,6 +112,7 @@ TRIALS |= {
 
 if __name__ == "__main__":
     from tempfile import mkdtemp
+
     place = Path(mkdtemp())
     for count in map(int, sys.argv[1:]):
         together(work, count, TRIALS, place)
@@ -121,4 +122,7 @@ if __name__ == "__main__":
         for name in TRIALS:
             apart = {k: float((v.double() - other[name][k].double()).abs().max()) for k, v in one[name].items()}
             worst = max(apart, key=apart.get)
-            print(f"{name:20} {count} ranks: {apart[worst]:.1e} ({worst}); losses {apart['epochs']:.1e}", one[name]["epochs"][-1].tolist())
+            print(
+                f"{name:20} {count} ranks: {apart[worst]:.1e} ({worst}); losses {apart['epochs']:.1e}",
+                one[name]["epochs"][-1].tolist(),
+            )

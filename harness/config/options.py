@@ -159,6 +159,9 @@ class Config:
     runs: str = "runs"  # folder of run directories
     bank: str | None = None  # folder of trained teachers; None: RUNS/teachers
     device: str = "auto"  # cpu, cuda, cuda:1; auto: a GPU where there is one; of several that with the most free memory
+    # Devices of this machine that a run is trained on, each a process; a SLURM job's tasks say it there (see
+    # slurm/OPERATORS.md). Does not change the result but by rounding.
+    devices: int = 1
     deterministic: bool = (
         False  # on a GPU, only algorithms that repeat themselves bit for bit (a CPU's always do); slower
     )

@@ -11,15 +11,16 @@ from harness.config import ConfigError
 from harness.store.predictions import PREDICTIONS, SPLITS, Arrays, read_predictions
 from harness.training.data import Dataset
 from harness.training.inference import predict
+from harness.training.ranks import ALONE, Ranks
 
 # Recorded logits are in half precision, and another device or library rounds differently.
 LOGIT_TOLERANCE = 0.02  # plus this share of the logit itself
 AGREEMENT = 0.995  # of the predicted classes; near ties may go either way
 
 
-def predict_splits(network: nn.Module, data: Dataset) -> Arrays:
+def predict_splits(network: nn.Module, data: Dataset, ranks: Ranks = ALONE) -> Arrays:
     """Logits [N, K] on both splits. The test split is read here and in what is asked after it, nowhere earlier."""
-    return {name: predict(network, getattr(data, name)).cpu().numpy() for name in SPLITS}
+    return {name: predict(network, getattr(data, name), ranks=ranks).cpu().numpy() for name in SPLITS}
 
 
 def labels_of(data: Dataset) -> Arrays:

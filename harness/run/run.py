@@ -5,6 +5,8 @@ A teacher is a run like any other: a supervised one, in the bank's folder, with 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 import traceback
 from pathlib import Path
@@ -12,19 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from harness import streams
 from harness.config import ConfigError
-from harness.config.methods import build_method
 from harness.config.teachers import teacher_configs
 from harness.evaluation.evaluation import Evaluation, judge_all, without_infinities
-from harness.evaluation.predictions import check_predictions, labels_of, predict_splits
+from harness.evaluation.predictions import check_predictions, labels_of
 from harness.run.bank import Bank, await_teacher
 from harness.run.checkpoint import Checkpoints
+from harness.run.crew import Crew, start_crew
 from harness.run.data import changed, check_unwritten, compare_data, load_images
 from harness.run.device_errors import explained, giving_back
 from harness.run.folder import check_folders, finished, has_leftovers, make_writable, read_or_set_aside, tidy
+from harness.run.learner import Learner
 from harness.run.log import RunLog
 from harness.run.network import read_network, write_network
 from harness.run.outcome import describe_cost, describe_source, new_record, tell, timestamp
@@ -40,22 +41,25 @@ from harness.store.identity import is_teacher, run_directory, run_hash
 from harness.store.predictions import PREDICTIONS, write_predictions
 from harness.store.record import check_files, lacks, taught_otherwise, write_record
 from harness.store.weights import WEIGHTS
-from harness.training import arithmetic, compilation, networks, threads
-from harness.training.data.changes import image_changes
+from harness.training import arithmetic, compilation, threads
 from harness.training.device import choose_device
 from harness.training.state import Training
-from harness.training.trainer import Diverged, Trainer, check_fit, check_parts
-from methods.method import Teachers
+from harness.training.trainer import Diverged
 
 Record = dict[str, Any]
 
 
 def execute(
-    config: dict[str, Any], console: Console, stop: Stop = lambda: False, retry_teachers: bool = True
+    config: dict[str, Any],
+    console: Console,
+    stop: Stop = lambda: False,
+    retry_teachers: bool = True,
+    crew: Crew | None = None,
 ) -> Record:
     """The record of a run: read where it is finished, else made, resuming from a checkpoint where there is one.
 
     Teachers that the bank lacks are trained; those that failed before, again, unless `retry_teachers` is False.
+    crew: the other processes that train with this one; None: as many as `devices` says are started.
     `stop` is asked between steps whether to checkpoint and end. Raises Interrupted then, Claimed where another process
     is at the run (or took it over while this one was silent: nothing more is written then), Diverged, ConfigError, and
     whatever else went wrong; the record says so before it is raised.
@@ -68,7 +72,8 @@ def execute(
         if said := changed(record, config, console):
             console.say(f"note: {said}")
         return record
-    device = choose_device(config["device"])
+    count = crew.count if crew else config["devices"]
+    device = choose_device(config["device"], 0 if count > 1 else None)
     arithmetic.prepare(config["deterministic"])
     make_writable(directory, "bank" if is_teacher(config) and config["bank"] else "runs")
     with Claim(directory) as claim, giving_back(device):
@@ -78,8 +83,11 @@ def execute(
         elif record := finished(directory, config, console):
             clean_up(directory)
             return record
-        with threads.use(threads.choose(config)):
-            return Run(config, directory, claim, device, console, stop, retry_teachers).execute()
+        with (
+            contextlib.nullcontext(crew) if crew else start_crew(count, directory) as crew,
+            threads.use(max(1, threads.choose(config) // crew.beside)),
+        ):
+            return Run(config, directory, claim, device, console, stop, retry_teachers, crew).execute()
 
 
 def clean_up(directory: Path) -> None:
@@ -101,20 +109,19 @@ class Run:
         console: Console,
         stop: Stop,
         retry_teachers: bool,
+        crew: Crew,
     ):
         self.config, self.directory, self.claim, self.device = config, directory, claim, device
-        self.retry_teachers = retry_teachers
+        self.retry_teachers, self.crew = retry_teachers, crew
         self.console, self.stop = console, lambda: stop() or claim.lost()
         self.started = time.time()
         self.earlier: dict[str, Any] = {"epochs": 0, "attempts": 0, "wall_s": 0.0, "arithmetic": []}
-        self.method = build_method(config)
         self.fingerprint: str | None = None  # of the data, once they are loaded
         self.bank: Bank | None = None  # once its teachers are there
         self.taught: dict[str, str] = {}  # their weights' SHA-256 by name, before anything is learned from them
-        self.teachers: Teachers | None = None
+        self.learner: Learner | None = None
         # What torch.compile and CUDA graphs made of it, once it is trained.
-        self.compiled: dict[str, Any] | None = None
-        self.captured: dict[str, Any] | None = None
+        self.machinery: dict[str, Any] = {"compiled": None, "captured": None}
         provenance.code(), provenance.revision()  # now: the files may change while the run goes on
 
     def execute(self) -> Record:
@@ -125,11 +132,12 @@ class Run:
         self.log = RunLog(self.directory, self.console, title, self.config["train"]["epochs"])
         try:
             self.data, self.fingerprint = load_images(self.config["data"], self.device, self.console)
-            network = self.build_student()
+            self.learner = Learner(self.config, self.data, self.device, self.crew.count)
             self.evaluation = Evaluation(self.config, wanted, self.data, self.console)
+            train_here = functools.partial(execute, crew=self.crew)
             for teacher in teacher_configs(self.config):
                 await_teacher(
-                    teacher, self.data, self.fingerprint, self.retry_teachers, execute, self.console, self.stop
+                    teacher, self.data, self.fingerprint, self.retry_teachers, train_here, self.console, self.stop
                 )
             self.bank = Bank(self.config, self.data, self.fingerprint, self.device)
             self.taught = self.bank.weights()
@@ -137,11 +145,11 @@ class Run:
                 self.log.write("trained before, only evaluated")
                 record = self.complete(trained)
             else:
-                record = self.train(network)
+                record = self.train()
             record["provenance"]["ended"] = timestamp(time.time())
             record = write_record(self.directory, record)
         except Exception as error:
-            error = explained(error, self.config)
+            error = self.crew.explained(explained(error, self.config))
             self.claim.check()  # whatever went wrong, the files of a new owner are left alone
             if trained:  # what it knew before is not lost
                 put_back_trained(self.directory)
@@ -155,28 +163,31 @@ class Run:
         clean_up(self.directory)
         return record
 
-    def train(self, network: nn.Module) -> Record:
+    def train(self) -> Record:
         """The record of a student that is trained, or trained on from a checkpoint, and judged."""
-        self.teachers = self.bank.teachers(self.method, self.console, self.stop)
+        self.learner.learn_from(self.bank, self.console, self.stop)
+        task = {
+            "config": self.config,
+            "fingerprint": self.fingerprint,
+            "taught": self.taught,
+            "beside": self.crew.beside,
+        }
+        ranks = self.crew.call(task, self.device, self.stop)
         self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
-        trainer = self.trainer()
-        self.steps_per_epoch = trainer.steps_per_epoch
-        training = trainer.start(network)
+        training = self.learner.begin(ranks, self.report, self.save, self.stop)
+        self.steps_per_epoch = self.learner.trainer.steps_per_epoch
         taught = " ".join(weights[:16] for weights in self.taught.values())
         self.checkpoints = Checkpoints(self.directory, run_hash(self.config), self.fingerprint, taught, self.console)
-        if found := self.checkpoints.load():
-            self.earlier, state = found
+        found = self.checkpoints.load()
+        state = ranks.copy(found and found[1])
+        if found:
+            self.earlier = found[0]
             training.restore(state)
             self.log.write(f"resumed at step {training.step}, attempt {self.earlier['attempts'] + 1}")
         self.log.begin(self.earlier["epochs"])
-        trainer.run(training)
-        mode = self.config["train"]["compile"]
-        self.compiled = compilation.describe(mode)
-        if trainer.capture:
-            self.captured, trainer.capture = trainer.capture.describe(), None
-            torch.cuda.empty_cache()  # what the graphs kept is the evaluation's
-        with compilation.uncompiled(mode):
-            return self.evaluate(trainer, training)
+        self.machinery = self.learner.train(training)
+        with compilation.uncompiled(self.config["train"]["compile"]):
+            return self.evaluate(training)
 
     def save(self, training: Training) -> None:
         """Write the checkpoint. Raises TakenOver."""
@@ -184,41 +195,9 @@ class Run:
         epochs = training.step // self.steps_per_epoch
         self.checkpoints.save(training, epochs, self.earlier["attempts"] + 1, self.wall(), self.arithmetic())
 
-    def trainer(self) -> Trainer:
-        config = self.config
-        return Trainer(
-            method=self.method,
-            data=self.data,
-            teachers=self.teachers,
-            recipe=config["train"],
-            padding=config["data"]["padding"],
-            flip=config["data"]["flip"],
-            seed=config["seed"],
-            changes=image_changes(config["data"], self.data),
-            report=self.report,
-            save=self.save,
-            stop=self.stop,
-        )
-
     def report(self, epoch: dict[str, Any]) -> None:
         self.claim.check()
         self.log.epoch(epoch)
-
-    def build_student(self) -> nn.Module:
-        """The plain network that the student is made from. What cannot be trained is refused before teachers are."""
-        config, data = self.config, self.data
-        check_fit(config["train"], data)
-        check_fit({**config["train"], **config["teachers"]["train"]}, data)
-        stream = streams.generator(config["seed"], "init")
-        try:
-            network = networks.build(config["model"], data.classes, data.mean, data.sd, stream, data.size)
-            check_parts(config["train"], network)
-            network = network.to(self.device)
-            factors = streams.generator(config["seed"], "factors")
-            self.method.student(network, max(1, config["teachers"]["size"]), factors)
-        except ValueError as error:
-            raise ConfigError(f"model={config['model']}: {error}") from error
-        return network
 
     def arithmetic(self) -> list[str]:
         """How it was computed, by this attempt and those that it goes on from."""
@@ -230,11 +209,10 @@ class Run:
 
     # Evaluation and record ---------------------------------------------------------------------------------------
 
-    def evaluate(self, trainer: Trainer, training: Training) -> Record:
+    def evaluate(self, training: Training) -> Record:
         """Judge the chosen checkpoint, and write what the run leaves but its record."""
-        training.student.load_state_dict(training.best.student)
-        network = trainer.deploy(training.student)
-        logits, labels = predict_splits(network, self.data), labels_of(self.data)
+        network, logits = self.learner.answer(training)
+        labels = labels_of(self.data)
         record = self.record("done")
         if not all(np.isfinite(values).all() for values in logits.values()):
             raise Diverged(f"the deployed network of epoch {training.best.epoch} gives answers that are no numbers")
@@ -298,9 +276,9 @@ class Run:
             "arithmetic": self.arithmetic(),
             "teachers": self.bank.names if self.bank else [],
             "teacher_weights": self.taught,
-            "teacher_views": isinstance(self.teachers, CachedTeachers),
-            "compiled": self.compiled,
-            "captured": self.captured,
+            "teacher_views": isinstance(getattr(self.learner, "teachers", None), CachedTeachers),
+            "devices": self.crew.count,
+            **self.machinery,
             "data": self.fingerprint,
         }
         return record

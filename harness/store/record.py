@@ -81,6 +81,7 @@ SCHEMA = {
         "host": "name",
         "device": "cpu, or the GPU's name",
         "threads": "int, of torch on the CPU",
+        "devices": "int, on how many it was trained; absent: 1",
         "arithmetic": ["how it was computed, in words, of every attempt that did so in another way"],
         "gpu": "None, or {cuda, cudnn, driver, deterministic, visible}",
         "compiled": "None, or {mode, graphs, not_compiled: {reason: count}, not_captured}, of torch.compile",

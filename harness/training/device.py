@@ -11,10 +11,11 @@ from harness.config import ConfigError
 from harness.runtime import gpus
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, local: int | None = None) -> torch.device:
     """The device of a `device` option; a GPU is then the process's current one, so that nothing lands on another.
 
-    Raises ConfigError where this machine has none such.
+    local: of the processes that share a run, which one of this machine's this is; each takes a GPU of its own, where it
+    sees several. Raises ConfigError where this machine has none such.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,7 +30,10 @@ def choose_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
         raise ConfigError(f"device={name}: this process has {count} usable GPUs{hidden()}; use device=cpu or auto")
-    device = torch.device("cuda", freest() if device.index is None else device.index)
+    if local is not None and 1 < count <= local:
+        raise ConfigError(f"device={name} for {local + 1} processes of this machine, which sees {count} GPUs{hidden()}")
+    if device.index is None:
+        device = torch.device("cuda", freest() if local is None else local % count)
     torch.cuda.set_device(device)
     torch.cuda.get_device_properties(device)  # kept by torch: a record names the GPU even after the GPU was lost
     return device

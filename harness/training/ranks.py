@@ -8,6 +8,7 @@ the ranks' means: their number changes no more than rounding.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from datetime import timedelta
 from inspect import signature
@@ -165,9 +166,9 @@ def check(recipe: dict[str, Any], count: int, prefix: str = "train") -> str | No
 def find_drawing(network: nn.Module, images: Tensor) -> Sequence[str]:
     """The layers that draw random numbers when they are trained, by name: ranks would draw others than one device does.
 
-    images [B, C, H, W]: any; the network's buffers may change.
+    images [B, C, H, W]: any.
     """
-    found: list[str] = []
+    network, found = copy.deepcopy(network), []  # what it remembers of these images is forgotten
     state = _random_state(images.device)
 
     def after(name: str) -> Any:

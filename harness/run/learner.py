@@ -1,0 +1,103 @@
+"""What all ranks of a run do, and do alike: make the student and its teachers, train, choose, and answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness import streams
+from harness.config import ConfigError
+from harness.config.methods import build_method
+from harness.evaluation.predictions import predict_splits
+from harness.run.bank import Bank
+from harness.runtime.console import Console
+from harness.runtime.interruption import Stop
+from harness.store.predictions import Arrays
+from harness.training import compilation, networks, ranks
+from harness.training.batch_norm import separate
+from harness.training.data import Dataset
+from harness.training.data.changes import image_changes
+from harness.training.ranks import ALONE, Ranks
+from harness.training.state import Training
+from harness.training.trainer import Trainer, check_fit, check_parts
+
+Config = dict[str, Any]
+
+
+class Learner:
+    """A run's student on data that lie on a device, as one of `count` ranks.
+
+    Raises ConfigError for what cannot be trained, before teachers are.
+    """
+
+    def __init__(self, config: Config, data: Dataset, device: torch.device, count: int = 1):
+        self.config, self.data, self.device = config, data, device
+        self.method = build_method(config)
+        recipe = config["train"]
+        for one, prefix in ((recipe, "train"), ({**recipe, **config["teachers"]["train"]}, "teachers.train")):
+            check_fit(one, data)
+            if uneven := ranks.check(one, count, prefix):
+                raise ConfigError(uneven)
+        stream = streams.generator(config["seed"], "init")
+        try:
+            network = networks.build(config["model"], data.classes, data.mean, data.sd, stream, data.size)
+            check_parts(recipe, network)
+            self.network = network.to(device)
+            student = self.student()
+            if count > 1 and (drawing := ranks.find_drawing(student, data.train.images[:2])):
+                raise ValueError(f"its layer {drawing[0]} draws random numbers, on {count} devices others than on one")
+        except ValueError as error:
+            raise ConfigError(f"model={config['model']}: {error}") from error
+
+    def student(self) -> nn.Module:
+        members = max(1, self.config["teachers"]["size"])
+        return self.method.student(self.network, members, streams.generator(self.config["seed"], "factors"))
+
+    def learn_from(self, bank: Bank, console: Console, stop: Stop) -> None:
+        """Get its teachers. Raises Interrupted."""
+        self.teachers = bank.teachers(self.method, console, stop)
+
+    def begin(
+        self,
+        group: Ranks = ALONE,
+        report: Callable[[dict[str, Any]], None] = lambda epoch: None,
+        save: Callable[[Training], None] = lambda training: None,
+        stop: Stop = lambda: False,
+    ) -> Training:
+        """A training at its first step."""
+        config = self.config
+        self.trainer = Trainer(
+            method=self.method,
+            data=self.data,
+            teachers=self.teachers,
+            recipe=config["train"],
+            padding=config["data"]["padding"],
+            flip=config["data"]["flip"],
+            seed=config["seed"],
+            changes=image_changes(config["data"], self.data),
+            report=report,
+            save=save,
+            stop=stop,
+            ranks=group,
+        )
+        return self.trainer.start(self.network)
+
+    def train(self, training: Training) -> dict[str, Any]:
+        """Train to the end of the recipe; what torch.compile and CUDA graphs made of it."""
+        self.trainer.run(training)
+        found = {"compiled": compilation.describe(self.config["train"]["compile"]), "captured": None}
+        if self.trainer.capture:
+            found["captured"], self.trainer.capture = self.trainer.capture.describe(), None
+            torch.cuda.empty_cache()  # what the graphs kept is the evaluation's
+        return found
+
+    def answer(self, training: Training) -> tuple[nn.Module, Arrays]:
+        """The deployed network of the chosen checkpoint, and its logits on both splits. What is asked of the student after
+        this, each rank may ask alone.
+        """
+        training.student.load_state_dict(training.best.student)
+        network = self.trainer.deploy(separate(training.student))
+        return network, predict_splits(network, self.data, self.trainer.ranks)
