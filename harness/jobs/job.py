@@ -13,8 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from harness.jobs import queue
+from harness.jobs import queue, tasks
 from harness.jobs.pack import INTERRUPTED, run_pack
+from harness.run.crew import Crew
 from harness.runtime import gpus, host
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, StopRequest
@@ -44,6 +45,10 @@ def run_job(paths: list[str], warning_s: float, max_timeouts: int) -> None:
     """
     files = [Path(path) for path in paths]
     with StopRequest() as stop:
+        if tasks.number() > 0:
+            if tasks.follow(files[0].parent, stop):
+                raise RunFailed(f"task {tasks.number()} lost the first one")
+            return
         interrupted = run_pack(files, stop) if len(files) > 1 else run_alone(files[0], stop)
         if interrupted:
             give_way(interrupted, reason(stop.signal, warning_s), max_timeouts)
@@ -56,16 +61,17 @@ def run_job(paths: list[str], warning_s: float, max_timeouts: int) -> None:
 def run_alone(file: Path, stop: StopRequest) -> list[Path]:
     """Execute a run in this process; returns it where it was interrupted."""
     try:
-        attempt(file, stop)
+        with tasks.lead(file.parent) as crew:
+            attempt(file, stop, crew=crew)
     except Interrupted as error:
         print(error)
         return [file]
     return []
 
 
-def attempt(file: Path, stop: StopRequest, given_its_gpu: bool = False) -> None:
+def attempt(file: Path, stop: StopRequest, given_its_gpu: bool = False, crew: Crew | None = None) -> None:
     """Execute the run of a config.json, or say that another process is at it. A process that was given its GPU sees no
-    other, and calls it cuda:0 whatever the number that the user said.
+    other, and calls it cuda:0 whatever the number that the user said. crew: the other tasks of its job.
 
     Raises RunFailed, Interrupted, or whatever went wrong.
     """
@@ -92,7 +98,7 @@ def attempt(file: Path, stop: StopRequest, given_its_gpu: bool = False) -> None:
     from harness.run.run import execute
 
     try:
-        record = execute(config, Console(), stop, retry_teachers=False)
+        record = execute(config, Console(), stop, retry_teachers=False, crew=crew)
     except Claimed as error:
         print(f"left to others: {error}")
         return

@@ -9,11 +9,12 @@ from typing import Any
 
 from harness.config import ConfigError
 from harness.jobs.backend import Config, Shape
+from harness.run.checks import validate_shares
 from harness.run.names import guess
 
 SBATCHS = {"timeout_min": "time", "mem_gb": "mem", "tasks_per_node": "ntasks_per_node", "name": "job_name"}
-# A run is one process on one node.
-ONE = ("nodes", "ntasks", "ntasks_per_node", "ntasks_per_core", "ntasks_per_socket", "ntasks_per_gpu")
+# A run has `nodes` x `tasks_per_node` tasks, however else they could be asked for.
+ONE = ("ntasks", "ntasks_per_core", "ntasks_per_socket", "ntasks_per_gpu")
 # What the harness says itself, or relies on.
 OURS = {
     **dict.fromkeys(("array", "error", "output", "open_mode", "parsable", "wait", "wrap", "test_only"), ""),
@@ -64,13 +65,18 @@ def check(shape: Shape, config: Config) -> None:
     for name in ONE:
         if str(asked.get(name, 1)) not in ("1", "1-1"):
             raise ConfigError(
-                f"{spelled(name, shape)}={asked[name]}: a run is one process on one node and would waste the rest; "
-                "with sweep.pack several runs share a job"
+                f"{spelled(name, shape)}={asked[name]}: a run's tasks are hydra.launcher.nodes times "
+                "hydra.launcher.tasks_per_node"
             )
+    if config["devices"] > 1:
+        raise ConfigError(
+            f"devices={config['devices']} is for one machine: on SLURM a run has hydra.launcher.tasks_per_node devices a node"
+        )
+    per_node = check_tasks(asked, shape, config)
     for name in LISTS:
         if not isinstance(asked.get(name, []), list):
             raise ConfigError(f"{spelled(name, shape)}={asked[name]}: must be a list, [...]")
-    check_gpus(count_gpus(asked), config["sweep"]["pack"], config["device"])
+    check_gpus(count_gpus(asked), config["sweep"]["pack"], per_node, config["device"])
     check_path("runs", str(Path(config["runs"]).resolve()))
     folder = str(shape["submitit_folder"])
     for pattern in PATTERNS:
@@ -78,13 +84,36 @@ def check(shape: Shape, config: Config) -> None:
     check_path("hydra.launcher.submitit_folder", folder)
 
 
-def check_gpus(gpus: int, pack: int, device: str) -> None:
-    """Raise ConfigError for a job's GPUs of which its runs, so many, would leave some idle."""
+def check_tasks(asked: dict[str, Any], shape: Shape, config: Config) -> int:
+    """A node's tasks. Raise ConfigError for tasks that a run could not share its batches among."""
+    counts = []
+    for name in ("nodes", "ntasks_per_node"):
+        number = str(asked.get(name, 1))
+        number = "1" if number == "1-1" else number
+        if not number.isdecimal() or int(number) < 1:
+            raise ConfigError(f"{spelled(name, shape)}={asked[name]}: must be a number, at least 1")
+        counts.append(int(number))
+    nodes, per_node = counts
+    if nodes * per_node > 1 and config["sweep"]["pack"] > 1:
+        raise ConfigError(
+            f"sweep.pack={config['sweep']['pack']} puts several runs into a job, nodes={nodes} and tasks_per_node={per_node} "
+            "several jobs' worth into a run: give one of the two"
+        )
+    validate_shares(config, nodes * per_node)
+    return per_node
+
+
+def check_gpus(gpus: int, pack: int, tasks: int, device: str) -> None:
+    """Raise ConfigError for a node's GPUs of which its runs, or the tasks of its run, so many, would leave some idle."""
     if gpus and device == "cpu":
         raise ConfigError(
             f"device=cpu uses no GPU, and a job asks for {gpus}: hydra.launcher.gpus_per_node=null for none"
         )
-    if gpus > pack:
+    if tasks > 1 and gpus and gpus != tasks:
+        raise ConfigError(
+            f"a node's {tasks} tasks have {gpus} GPUs, and need one each: hydra.launcher.gpus_per_node={tasks}"
+        )
+    if gpus > max(pack, tasks):
         raise ConfigError(
             f"a job asks for {gpus} GPUs, and each of its runs (sweep.pack={pack}) uses one: sweep.pack={gpus} uses all, "
             f"hydra.launcher.gpus_per_node={pack} asks for no more"

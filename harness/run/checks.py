@@ -57,6 +57,13 @@ def validate(config: dict[str, Any]) -> None:
         method.minimum_teachers() <= teachers["size"],
         f"method={config['method']['name']} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}",
     )
+    devices = config["devices"]
+    require(devices >= 1, f"devices must be at least 1, not {devices}")
+    require(
+        devices == 1 or ":" not in config["device"],
+        f"device={config['device']} is one GPU, devices={devices} are several: give one of the two",
+    )
+    validate_shares(config, devices)
     options = config["sweep"]
     require(options["pack"] >= 1, f"sweep.pack must be at least 1, not {options['pack']}")
     require(
@@ -91,6 +98,18 @@ def validate_recipe(train: dict[str, Any], prefix: str) -> None:
     )
     size, parts = train["batch_size"], train["accumulate"]
     require(size % parts == 0, f"{prefix}.batch_size={size} does not divide into {prefix}.accumulate={parts} parts")
+
+
+def validate_shares(config: dict[str, Any], devices: int) -> None:
+    """Raise ConfigError where the batches of a run, or of its teachers, have no equal shares for so many devices."""
+    train = config["train"]
+    for recipe, prefix in ((train, "train"), ({**train, **config["teachers"]["train"]}, "teachers.train")):
+        size, parts = recipe["batch_size"], recipe["accumulate"]
+        within = f" in {prefix}.accumulate={parts} parts" if parts > 1 else ""
+        require(
+            size % (parts * devices) == 0,
+            f"{prefix}.batch_size={size} does not divide among {devices} devices{within}",
+        )
 
 
 def check_choice(name: str, chosen: str | None, prefix: str = "") -> None:

@@ -126,7 +126,8 @@ class Crew:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
-        while not self.processes and time.monotonic() < deadline:  # tasks of a job: the store is theirs until they left
+        # Tasks of a job: the store is theirs until they have left; but one that is lost never will.
+        while not self.processes and kind is not RankLost and time.monotonic() < deadline:
             if all(self.store.check([f"left/{rank}"]) for rank in range(1, self.count)):
                 break
             time.sleep(0.1)

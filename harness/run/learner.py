@@ -13,6 +13,7 @@ from harness.config import ConfigError
 from harness.config.methods import build_method
 from harness.evaluation.predictions import predict_splits
 from harness.run.bank import Bank
+from harness.run.checks import validate_shares
 from harness.runtime.console import Console
 from harness.runtime.interruption import Stop
 from harness.store.predictions import Arrays
@@ -37,10 +38,9 @@ class Learner:
         self.config, self.data, self.device = config, data, device
         self.method = build_method(config)
         recipe = config["train"]
-        for one, prefix in ((recipe, "train"), ({**recipe, **config["teachers"]["train"]}, "teachers.train")):
-            check_fit(one, data)
-            if uneven := ranks.check(one, count, prefix):
-                raise ConfigError(uneven)
+        check_fit(recipe, data)
+        check_fit({**recipe, **config["teachers"]["train"]}, data)
+        validate_shares(config, count)
         stream = streams.generator(config["seed"], "init")
         try:
             network = networks.build(config["model"], data.classes, data.mean, data.sd, stream, data.size)

@@ -153,15 +153,6 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def check(recipe: dict[str, Any], count: int, prefix: str = "train") -> str | None:
-    """Why a recipe has no equal shares for so many ranks, in words; None where it has."""
-    size, parts = recipe["batch_size"], recipe["accumulate"]
-    if size % (parts * count) == 0:
-        return None
-    among = f"{count} devices" if parts == 1 else f"{count} devices in {prefix}.accumulate={parts} parts"
-    return f"{prefix}.batch_size={size} does not divide among {among}"
-
-
 @torch.no_grad()
 def find_drawing(network: nn.Module, images: Tensor) -> Sequence[str]:
     """The layers that draw random numbers when they are trained, by name: ranks would draw others than one device does.

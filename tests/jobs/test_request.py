@@ -33,11 +33,12 @@ def _no_shell(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"nodes": 2}, "hydra.launcher.nodes=2: a run is one process on one node"),
-        ({"tasks_per_node": 2}, "hydra.launcher.tasks_per_node=2: a run is one process"),
+        ({"nodes": 2, "tasks_per_node": 2}, "train.batch_size=50 does not divide among 4 devices"),
+        ({"tasks_per_node": 0}, "hydra.launcher.tasks_per_node=0: must be a number"),
         ({"extra": {"ntasks": "2"}}, "hydra.launcher.additional_parameters.ntasks=2: "),
-        ({"extra": {"ntasks-per-node": 4}}, "hydra.launcher.additional_parameters.ntasks_per_node=4: "),
-        ({"extra": {"nodes": "1-4"}}, "hydra.launcher.additional_parameters.nodes=1-4: "),
+        ({"extra": {"ntasks-per-node": 4}}, "train.batch_size=50 does not divide among 4 devices"),
+        ({"tasks_per_node": 2, "gpus_per_node": 4}, "a node's 2 tasks have 4 GPUs, and need one each"),
+        ({"extra": {"nodes": "1-4"}}, "hydra.launcher.additional_parameters.nodes=1-4: must be a number"),
         ({"gpus_per_node": 2}, "a job asks for 2 GPUs, and each of its runs (sweep.pack=1) uses one: sweep.pack=2"),
         ({"gpus_per_task": 2}, "a job asks for 2 GPUs"),
         ({"gres": "tmp:100,gpu:a100:2(S:0)"}, "a job asks for 2 GPUs"),
@@ -126,3 +127,11 @@ def test_where_a_job_goes_is_the_shells_to_say_if_the_launcher_does_not(monkeypa
     assert shell.describe([*asked, shape()])[0].startswith(
         "SBATCH_ACCOUNT=physics, SBATCH_PARTITION=fast of this shell"
     )
+
+
+def test_several_tasks_and_several_runs_are_not_both(tmp_path: Path) -> None:
+    request.check(shape(nodes=2, tasks_per_node=5, gpus_per_node=5), configure(tmp_path))
+    with pytest.raises(ConfigError, match=r"sweep\.pack=2 puts several runs into a job"):
+        request.check(shape(tasks_per_node=2), configure(tmp_path, sweep__pack=2))
+    with pytest.raises(ConfigError, match="devices=2 is for one machine"):
+        request.check(shape(), configure(tmp_path, devices=2))
