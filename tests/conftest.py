@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+
+import pytest
 
 # The tests' networks are so small that threads only wait for each other; child processes inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of many slow tests first: a worker that begins one last is waited for by all the others."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])

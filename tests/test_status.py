@@ -20,7 +20,7 @@ from harness.status import scan
 from harness.store.attempts import append_event
 from harness.store.claim import Claim
 from harness.store.record import failure, write_record
-from tests.heads import ROOT, wait_for
+from tests.heads import PATIENCE_S, ROOT, wait_for
 
 
 def finished(directory: Path, status: str = "done") -> None:
@@ -163,7 +163,7 @@ def test_ctrl_c_ends_watching_quietly(watched) -> None:
     _, process, so_far = watched
     wait_for(lambda: "epoch 1/8" in so_far(), "the first picture", 60)
     so_far.type(b"\x03")
-    assert process.wait(60) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert "Traceback" not in so_far()
 
 
