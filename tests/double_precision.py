@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from harness.training.data.randaugment import RandAugment
 from harness.training.trainer import Trainer
 from methods.method import Teachers
 
-RECIPE = Train(epochs=3, batch_size=48, lr=0.05, warmup_epochs=1, steps_per_epoch=3, precision="float32")
+RECIPE = Train(epochs=3, batch_size=48, lr=0.05, warmup_epochs=1, steps_per_epoch=3)
 MEMBERS = 3
 CPU = torch.device("cpu")
 
@@ -32,13 +33,13 @@ def digits() -> Dataset:
     return load(asdict(DATA["digits"]))
 
 
-def network(seed: int | str, data: Dataset, model: str = "preresnet_tiny") -> torch.nn.Module:
-    return networks.build(model, data.classes, data.mean, data.sd, streams.generator(seed, "init"), data.size).double()
+def network(seed: int | str, data: Dataset) -> torch.nn.Module:
+    return networks.build(
+        "preresnet_tiny", data.classes, data.mean, data.sd, streams.generator(seed, "init"), data.size
+    ).double()
 
 
-def train(
-    group: ranks.Ranks, data: Dataset, method: str, model: str, changed: bool, recipe: dict[str, Any]
-) -> dict[str, Tensor]:
+def train(group: ranks.Ranks, data: Dataset, method: str, changed: bool, recipe: dict[str, Any]) -> dict[str, Tensor]:
     """The losses and accuracies of every epoch, and all of the student, the average and the chosen checkpoint's network."""
     cls = methods.load(method)
     count = MEMBERS if cls.teachers is None else cls.teachers
@@ -54,7 +55,7 @@ def train(
     trainer = Trainer(
         cls(), data, teachers, options, padding=1, flip=True, seed=0, changes=changes, report=report, ranks=group
     )
-    training = trainer.run(trainer.start(network(0, data, model)))
+    training = trainer.run(trainer.start(network(0, data)))
     parts = {"student": training.student, "judged": training.judged, "deployed": trainer.deploy(training.judged)}
     values = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
     chosen = {f"best.{key}": value for key, value in training.best.student.items()}
@@ -94,35 +95,36 @@ def together(target: Callable[..., None], count: int, *arguments: Any) -> None:
         raise RuntimeError(f"exit statuses {[process.exitcode for process in processes]}")
 
 
-TRIALS = {
-    name: {"method": name, "model": "preresnet_tiny", "changed": False, "recipe": {}}
-    for name in ("supervised", *methods.VARIANTS)
+def trial(method: str, changed: bool = False, **recipe: Any) -> dict[str, Any]:
+    """A training's method, whether its images are changed beyond crops, and its recipe."""
+    return {"method": method, "changed": changed, "recipe": recipe}
+
+
+TRIALS = {name: trial(name) for name in ("supervised", *methods.VARIANTS)} | {
+    "ema": trial("combined", average="ema"),
+    "swa": trial("kd", average="swa", swa_start=0.3),
+    "accumulate": trial("combined", accumulate=2),
+    "adamw": trial("weight_averaging", optimiser="adamw", lr=0.01, label_smoothing=0.1),
+    "changed": trial("combined", changed=True, mixup=0.5),
 }
-MORE = {
-    "ema": {"average": "ema"},
-    "swa": {"average": "swa", "swa_start": 0.3},
-    "accumulate": {"accumulate": 2},
-    "adamw, smooth": {"optimiser": "adamw", "lr": 0.01, "label_smoothing": 0.1},
-    "mixup": {"mixup": 0.5},
-}
-TRIALS |= {
-    name: {"method": "combined", "model": "preresnet_tiny", "changed": name == "mixup", "recipe": recipe}
-    for name, recipe in MORE.items()
-}
+
+
+def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The largest difference of what two trainings came to."""
+    assert one.keys() == other.keys()
+    return max(float((values.double() - other[name].double()).abs().max()) for name, values in one.items())
+
+
+def main(counts: list[int]) -> None:
+    """`python -m tests.double_precision 1 2 3 4`: how far trainings of so many ranks end from those of the first."""
+    with TemporaryDirectory() as folder:
+        for count in counts:
+            together(work, count, TRIALS, Path(folder))
+        found = [torch.load(Path(folder) / f"found-{count}.pt") for count in counts]
+    print(f"{'training':<20}" + "".join(f"{count} ranks".rjust(12) for count in counts[1:]))
+    for name in TRIALS:
+        print(f"{name:<20}" + "".join(f"{distance(found[0][name], other[name]):12.1e}" for other in found[1:]))
+
 
 if __name__ == "__main__":
-    from tempfile import mkdtemp
-
-    place = Path(mkdtemp())
-    for count in map(int, sys.argv[1:]):
-        together(work, count, TRIALS, place)
-    one = torch.load(place / "found-1.pt")
-    for count in map(int, sys.argv[2:]):
-        other = torch.load(place / f"found-{count}.pt")
-        for name in TRIALS:
-            apart = {k: float((v.double() - other[name][k].double()).abs().max()) for k, v in one[name].items()}
-            worst = max(apart, key=apart.get)
-            print(
-                f"{name:20} {count} ranks: {apart[worst]:.1e} ({worst}); losses {apart['epochs']:.1e}",
-                one[name]["epochs"][-1].tolist(),
-            )
+    main([int(count) for count in sys.argv[1:]])
