@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from inspect import signature
@@ -24,7 +25,7 @@ from harness.training import batch_norm
 # Buffers are the same on all ranks: batch norms see to it. By torch's version.
 KEEP_BUFFERS = "forward_sync_buffers"
 KEEP_BUFFERS = KEEP_BUFFERS if KEEP_BUFFERS in signature(DistributedDataParallel).parameters else "broadcast_buffers"
-TIMEOUT_S = 600.0  # how long a rank waits for the others in a step
+TIMEOUT_S = float(os.environ.get("HARNESS_RANKS_TIMEOUT_S", 600))  # how long a rank waits for the others in a step
 
 
 class Ranks:

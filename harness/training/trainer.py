@@ -166,7 +166,11 @@ class Trainer:
         """One update; returns the loss and its parts, on the device."""
         optimisation.set_learning_rate(training.optimiser, self.rate(training.step))
         if self.capture is None:
-            means = self.update(training, self.draws(training.step), batch.images, batch.labels, batch.views)
+            draws = self.draws(training.step)
+            means = self.update(training, draws, batch.images, batch.labels, batch.views)
+            if self.ranks.count > 1 and not self.kinds:
+                self.kinds.add(())
+                self.check_draws(draws, training.step, "ranks would each draw their own for other images")
         else:
             means = self.replay(self.capture, training, batch)
         if self.recipe["average"] == "ema":
@@ -178,8 +182,8 @@ class Trainer:
 
     def replay(self, capture: Capture, training: Training, batch: Batch) -> dict[str, Tensor]:
         """An update whose work on the device may be captured: it depends on its inputs and on the method's choice."""
-        draws, used = self.draws(training.step), self.draws(training.step)
-        kind = tuple(self.method.choice(len(self.teachers), generator) for generator in draws)
+        used = self.draws(training.step)
+        kind = self.kind(self.draws(training.step))
 
         def work(images: Tensor, labels: Tensor, views: Tensor | None) -> dict[str, Tensor]:
             # Nothing may be looked up on the host in here, where it would be looked up once.
@@ -188,12 +192,19 @@ class Trainer:
         means = capture(kind, work, (batch.images, batch.labels, batch.views and batch.views.on_device))
         if kind not in self.kinds:
             self.kinds.add(kind)
-            if any(not torch.equal(a.get_state(), b.get_state()) for a, b in zip(draws, used, strict=True)):
-                raise TypeError(
-                    f"{type(self.method).__name__}.inputs draws other numbers than its `choice`: its steps cannot be "
-                    "captured, so it must not say `capturable = True`"
-                )
+            why = "its steps cannot be captured, so it must not say `capturable = True`"
+            self.check_draws(used, training.step, why)
         return means
+
+    def kind(self, draws: list[torch.Generator]) -> tuple:
+        """What the method chooses to do in a step, for every part of its batch."""
+        return tuple(self.method.choice(len(self.teachers), generator) for generator in draws)
+
+    def check_draws(self, used: list[torch.Generator], step: int, why: str) -> None:
+        """Raise TypeError where the step drew other numbers than it chooses by."""
+        self.kind(expected := self.draws(step))
+        if any(not torch.equal(a.get_state(), b.get_state()) for a, b in zip(expected, used, strict=True)):
+            raise TypeError(f"{type(self.method).__name__}.inputs draws other numbers than its `choice`: {why}")
 
     def draws(self, step: int) -> list[torch.Generator]:
         """What the method draws from in a step, for every part of its batch."""

@@ -1,0 +1,124 @@
+"""A run on two devices of this machine: the run on one, whole or in pieces, with one claim, one record and one fate."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from harness.config import ConfigError
+from tests.heads import Head, one, wait_for
+from tests.running import configure, run
+
+pytestmark = pytest.mark.slow
+TWO = (
+    "train.epochs=6",
+    "train.warmup_epochs=1",
+    "train.steps_per_epoch=5",
+    "train.checkpoint_every=1",
+    "teachers.size=2",
+)
+MANY = ("method=combined", "seed=0", "teachers.cache=views", *TWO)
+
+
+def weights(place: Path) -> dict[str, np.ndarray]:
+    return load_file(place / "student.safetensors")
+
+
+def apart(one: Path, other: Path) -> float:
+    mine, theirs = weights(one), weights(other)
+    return max(float(abs(mine[name].astype(float) - theirs[name]).max()) for name in mine)
+
+
+def record(place: Path) -> dict[str, Any]:
+    return json.loads((place / "record.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    head = Head(*MANY, runs=tmp_path_factory.mktemp("alone"))
+    assert head.ends() == 0, head.said
+    return head.runs
+
+
+@pytest.fixture(scope="module")
+def taught(alone: Path) -> tuple[str, ...]:
+    """The same teachers for all, so that what is compared is one training's."""
+    return (*MANY, "devices=2", f"bank={alone / 'teachers'}")
+
+
+def test_a_run_on_two_is_the_run_on_one(alone: Path, tmp_path: Path) -> None:
+    head = Head(*MANY, "devices=2", runs=tmp_path)
+    assert head.ends() == 0, head.said
+    for pattern in ("teachers/*-m0-*", "*-combined-*"):
+        mine, other = one(alone, pattern), one(tmp_path, pattern)
+        assert apart(mine, other) < 1e-3  # in single precision, from step to step
+        assert [record(place)["provenance"]["devices"] for place in (mine, other)] == [1, 2]
+    assert one(alone, "*-combined-*").name == one(tmp_path, "*-combined-*").name
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def followers(head: Head) -> list[int]:
+    children = Path(f"/proc/{head.process.pid}/task/{head.process.pid}/children").read_text().split()
+    return [pid for pid in map(int, children) if b"harness.run.crew" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def at_work(head: Head, epoch: int) -> Path:
+    def found() -> list[Path]:
+        return [place for place in head.runs.glob("*-combined-*") if (place / "checkpoint.pt").exists()]
+
+    place = head.until(found, "a checkpoint")[0]
+    head.until(lambda: len((place / "history.jsonl").read_text().splitlines()) >= epoch, f"epoch {epoch}")
+    return place
+
+
+@pytest.mark.parametrize("which", ["0", "1", "stop", "still"])
+def test_all_end_together_and_the_same_command_goes_on(
+    which: str, taught: tuple[str, ...], alone: Path, tmp_path: Path
+) -> None:
+    """Whoever is killed, asked to stop, or stands still; with another number of devices, too."""
+    environment = os.environ | {"HARNESS_RANKS_TIMEOUT_S": "10"}
+    head = Head(*taught, "train.epochs=6", runs=tmp_path, environment=environment)
+    place = at_work(head, 2)
+    (follower,) = followers(head)
+    if which == "stop":
+        head.send(signal.SIGTERM)
+    else:
+        numbers = {
+            "0": (head.process.pid, signal.SIGKILL),
+            "1": (follower, signal.SIGKILL),
+            "still": (follower, signal.SIGSTOP),
+        }
+        os.kill(*numbers[which])
+    status = head.ends()
+    assert status == {"0": -signal.SIGKILL, "stop": 130}.get(which, 1), head.said
+    if which in ("1", "still"):
+        error = record(place)["error"]
+        assert error["type"] == "RankLost", error
+        assert re.match(rf"rank 1 \(process {follower} on \S+\) (has ended \(SIGKILL\)|is silent)", error["message"])
+    wait_for(lambda: not Path(f"/proc/{follower}").exists(), "the follower's end")
+    assert (place / "checkpoint.pt").exists()
+    again = Head(*taught, "devices=1" if which == "stop" else "devices=2", runs=tmp_path)
+    assert again.ends() == 0, again.said
+    assert "resumed at step" in (place / "run.log").read_text()
+    assert apart(place, one(alone, "*-combined-*")) < 1e-3
+
+
+def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.batch_size=50 does not divide among 4 devices"):
+        configure(tmp_path, devices=4)
+    with pytest.raises(ConfigError, match=r"teachers\.train\.batch_size=25 does not divide among 2 devices"):
+        configure(tmp_path, devices=2, teachers__train={"batch_size": 25})
+    with pytest.raises(ConfigError, match="is one GPU, devices=2 are several"):
+        configure(tmp_path, devices=2, device="cuda:1")
+    with pytest.raises(
+        ConfigError, match=r"its layer network\.\S+ \S*draws random numbers, on 2 devices others than on one"
+    ):
+        run(tmp_path, "supervised", devices=2, model="convnext_tiny")
