@@ -52,7 +52,8 @@ def find_slots(configs: list[Config], most: int, names: list[str]) -> tuple[list
         slots = fit_gpus(most, names, free, need)
         if len(slots) < most:
             note = f"{told(free)} are free and a run takes up to {need / GIB:.2f}"
-    need = max([PROCESS_WITH_CUDA] if names else [PROCESS, *known])
+    processes = max(config.get("devices", 1) for config in configs)
+    need = processes * max([PROCESS_WITH_CUDA] if names else [PROCESS, *known])
     there = host.free_memory()
     if there is not None and there < len(slots) * need:
         slots = slots[: max(1, there // need)]

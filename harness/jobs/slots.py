@@ -1,4 +1,4 @@
-"""The places in which runs run beside each other: each is the GPU of its runs, None for the CPU."""
+"""The places in which runs run beside each other: each is the GPU of its runs, or their GPUs, None for the CPU."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def gpus_for(device: str) -> list[str]:
     chosen = os.environ.get(gpus.VISIBLE)
     hidden = "" if chosen is None else f" ({gpus.VISIBLE}={chosen})"
     raise ConfigError(f"device={device}: {len(found)} GPUs are visible here{hidden}; use auto, cpu, cuda or cuda:N")
+
+
+def group(names: list[str], devices: int) -> list[str]:
+    """Sets of so many GPUs, one set a run. Raises ConfigError where there is not one."""
+    if names and len(names) < devices:
+        raise ConfigError(f"devices={devices}: {len(names)} GPUs are visible here; device=cpu needs none")
+    return [",".join(names[k : k + devices]) for k in range(0, len(names) - devices + 1, devices)]
 
 
 def spread(count: int, names: list[str]) -> list[Slot]:

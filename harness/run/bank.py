@@ -63,18 +63,19 @@ class Bank:
         folder = bank_folder(self.config) / "found"
         return Findings(folder, self.directories, self.fingerprint, device_kind(self.device))
 
-    def teachers(self, method: Method, console: Console, stop: Stop) -> Teachers:
+    def teachers(self, method: Method, console: Console, stop: Stop, rank: int = 0) -> Teachers:
         """Those that the method learns from, with their answers for every view of the train images where looking these
-        up is worth it. Raises Interrupted.
+        up is worth it. Of a run's ranks, each begins with another teacher's, and leaves out what others are at. Raises
+        Interrupted.
         """
         members = self.networks(method.teachers)
         cache = self.view_cache(method, console, stop)
         if cache is None:
             return Teachers(members)
-        answers = [
-            cache.answers(directory, member) for directory, member in zip(self.directories, members, strict=False)
-        ]
-        return CachedTeachers(members, place(answers, self.device, console))
+        count = len(members)
+        turns = [(rank + k) % count for k in range(count)]
+        found = {m: cache.answers(self.directories[m], members[m]) for m in turns}
+        return CachedTeachers(members, place([found[m] for m in range(count)], self.device, console))
 
     def view_cache(self, method: Method, console: Console, stop: Stop) -> ViewCache | None:
         """Where the answers for views are kept; None where they are not worth it."""

@@ -65,6 +65,10 @@ def validate(config: dict[str, Any]) -> None:
     )
     validate_shares(config, devices)
     options = config["sweep"]
+    require(
+        devices == 1 or options["pack"] == 1,
+        f"sweep.pack={options['pack']} puts several runs on a device, devices={devices} a run on several: give one of the two",
+    )
     require(options["pack"] >= 1, f"sweep.pack must be at least 1, not {options['pack']}")
     require(
         options["pack"] == 1 or options["workers"] is None,

@@ -209,7 +209,7 @@ def work(task: dict[str, Any], device: torch.device, group: Ranks, console: Cons
         if bank.weights() != task["taught"]:
             raise RuntimeError(f"the teachers are others on {socket.gethostname()} than where rank 0 is")
         learner = Learner(config, data, device, group.count)
-        learner.learn_from(bank, console, stop)
+        learner.learn_from(bank, console, stop, group.rank)
         training = learner.begin(group, stop=stop)
         if state := group.copy(None):
             training.restore(state)

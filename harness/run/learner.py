@@ -56,9 +56,9 @@ class Learner:
         members = max(1, self.config["teachers"]["size"])
         return self.method.student(self.network, members, streams.generator(self.config["seed"], "factors"))
 
-    def learn_from(self, bank: Bank, console: Console, stop: Stop) -> None:
+    def learn_from(self, bank: Bank, console: Console, stop: Stop, rank: int = 0) -> None:
         """Get its teachers. Raises Interrupted."""
-        self.teachers = bank.teachers(self.method, console, stop)
+        self.teachers = bank.teachers(self.method, console, stop, rank)
 
     def begin(
         self,

@@ -165,7 +165,6 @@ class Run:
 
     def train(self) -> Record:
         """The record of a student that is trained, or trained on from a checkpoint, and judged."""
-        self.learner.learn_from(self.bank, self.console, self.stop)
         task = {
             "config": self.config,
             "fingerprint": self.fingerprint,
@@ -173,6 +172,7 @@ class Run:
             "beside": self.crew.beside,
         }
         ranks = self.crew.call(task, self.device, self.stop)
+        self.learner.learn_from(self.bank, self.console, self.stop)
         self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
         training = self.learner.begin(ranks, self.report, self.save, self.stop)
         self.steps_per_epoch = self.learner.trainer.steps_per_epoch

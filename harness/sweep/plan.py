@@ -92,7 +92,7 @@ def all_questions(evaluate: dict[str, Any], others: dict[str, Any]) -> dict[str,
 
 
 def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int, str]:
-    """Hours that the plan's runs will take by records of like runs in `runs` and the bank; how many of the
+    """Hours of devices that the plan's runs will take by records of like runs in `runs` and the bank; how many of the
     plan's runs have such records; and whether the hours are GPU-hours or CPU-hours.
 
     A like run has the same method, data set, number of train images, model and number of epochs; the median of its kind
@@ -105,8 +105,9 @@ def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int, str]:
             with contextlib.suppress(Damaged):
                 record = read_record(file.parent)
                 if record is not None and record["status"] == "done":
-                    seconds[kind(record["config"])].append(record["cost"]["wall_s"])
-                    devices.add(record["provenance"]["device"])
+                    where = record["provenance"]
+                    seconds[kind(record["config"])].append(record["cost"]["wall_s"] * where.get("devices", 1))
+                    devices.add(where["device"])
     known = {one: count for one, count in todo.items() if one in seconds}
     total = sum(count * statistics.median(seconds[one]) for one, count in known.items())
     return total / 3600, sum(known.values()), "CPU-hours" if devices == {"cpu"} else "GPU-hours"

@@ -23,7 +23,7 @@ from harness.jobs import memory, request, shell
 from harness.jobs.backend import Backend, Shape
 from harness.jobs.local import Local
 from harness.jobs.queue import QueueUnreachable
-from harness.jobs.slots import gpus_for
+from harness.jobs.slots import gpus_for, group
 from harness.jobs.slurm import Slurm
 from harness.run.folder import check_folders, make_writable
 from harness.runtime import host
@@ -184,8 +184,9 @@ class Sweep:
     def pool(self) -> Local:
         """As many at a time as the options say and memory holds: on each GPU, or on the machine's cores, `sweep.pack`."""
         pack, workers = self.options["pack"], self.options["workers"]
-        gpus = gpus_for(self.configs[0]["device"])
-        most = pack * max(1, len(gpus)) if pack > 1 else workers or len(gpus) or max(1, host.cores() // 2)
+        devices = max(config["devices"] for config in self.configs)
+        gpus = group(gpus_for(self.configs[0]["device"]), devices)
+        most = pack * max(1, len(gpus)) if pack > 1 else workers or len(gpus) or max(1, host.cores() // (2 * devices))
         todo = [*self.plan.teachers.values(), *self.plan.students.values()]
         slots, note = memory.find_slots(todo, most, gpus)
         if note and (pack > 1 or len(slots) < most):

@@ -67,11 +67,11 @@ class Ranks:
         """The network with batch norms that know the whole batch. Raises ValueError, naming what cannot."""
         return network
 
-    def replicate(self, student: nn.Module) -> nn.Module:
-        """The student as losses see it: its gradients are means over ranks."""
-        return student
+    def replicate(self, student: nn.Module) -> nn.Module | None:
+        """The student as losses see it: its gradients are means over ranks; None: the student itself."""
+        return None
 
-    def apart(self, student: nn.Module) -> contextlib.AbstractContextManager:
+    def apart(self, replica: nn.Module | None) -> contextlib.AbstractContextManager:
         """No traffic of gradients in here, where more are to be added to them."""
         return contextlib.nullcontext()
 
@@ -122,11 +122,11 @@ class Group(Ranks):
     def synchronise(self, network: nn.Module) -> nn.Module:
         return batch_norm.synchronise(network)
 
-    def replicate(self, student: nn.Module) -> nn.Module:
+    def replicate(self, student: nn.Module) -> nn.Module | None:
         return Replica(student, gradient_as_bucket_view=True, **{KEEP_BUFFERS: False})
 
-    def apart(self, student: nn.Module) -> contextlib.AbstractContextManager:
-        return student.no_sync()
+    def apart(self, replica: nn.Module | None) -> contextlib.AbstractContextManager:
+        return replica.no_sync()
 
 
 class Replica(DistributedDataParallel):

@@ -33,6 +33,12 @@ class Training:
     peak_bytes: int = 0  # the most that steps held on a GPU
     totals: dict[str, Tensor] = field(default_factory=dict)  # the epoch's sums of the loss and its parts
     average: RunningMean | None = None  # of the student's weights, where the recipe keeps one
+    replica: nn.Module | None = None  # the student with gradients that are means over ranks, where there are several
+
+    @property
+    def learns(self) -> nn.Module:
+        """What losses see."""
+        return self.student if self.replica is None else self.replica
 
     @property
     def judged(self) -> nn.Module:

@@ -103,8 +103,7 @@ class Trainer:
         torch.manual_seed(streams.derive(self.seed, "layers"))  # for networks whose layers draw, such as dropout
         average = RunningMean(student) if self.recipe["average"] == "ema" else None
         compilation.compile_network(student, self.recipe["compile"])
-        self.replica = self.ranks.replicate(student)
-        return Training(student, optimiser, average=average)
+        return Training(student, optimiser, average=average, replica=self.ranks.replicate(student))
 
     def run(self, training: Training) -> Training:
         """Train to the end of the recipe. Raises Diverged, or Interrupted where `stop` said so."""
@@ -231,7 +230,7 @@ class Trainer:
         chunks = [None] * count if views is None else views.chunk(count)
         images = images.contiguous(memory_format=self.memory_format)
         for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), chunks, draws, strict=True)):
-            more = self.ranks.apart(self.replica) if k + 1 < count else contextlib.nullcontext()
+            more = self.ranks.apart(training.replica) if k + 1 < count else contextlib.nullcontext()
             with more:
                 parts = self.backward(training, *rows)
             for name, value in parts.items():
@@ -252,7 +251,7 @@ class Trainer:
                 # What looked at the inputs is done with. CUDA graphs otherwise record a student's step once for every
                 # pair of teachers that may have come before it.
                 self.mark()
-            parts = self.method.loss(images, labels, self.teachers, self.replica)
+            parts = self.method.loss(images, labels, self.teachers, training.learns)
         if count > 1:
             parts = {name: value / count for name, value in parts.items()}
         parts["loss"].backward()

@@ -47,7 +47,7 @@ def test_out_of_memory_is_recorded_with_what_to_change_and_given_back(
     config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held.clear()
-    monkeypatch.setattr("harness.run.run.build_method", lambda config: Hungry())
+    monkeypatch.setattr("harness.run.learner.build_method", lambda config: Hungry())
     with pytest.raises(OutOfMemory) as caught:
         execute(config, Console())
     line = (

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,11 @@ from harness.store.fingerprints import agree
 from harness.store.identity import run_directory, run_hash
 from harness.store.record import read_record, write_record
 from harness.training.data import Dataset, Split, load, train_batches
+from harness.training.data.batches import Own, all_of
 from harness.training.data.files import FileImages
 from harness.training.data.workers import RandomView, WorkerBatches
 from harness.training.inference import predict, reestimate_batch_norm
+from harness.training.ranks import Group
 from tests import formats
 from tests.running import configure, run
 
@@ -69,8 +72,10 @@ def options(photos: Path, workers: int | None = 0, **more) -> dict:
     }
 
 
-def batches(photos: Path, workers: int = 0, seed: int = 0, steps: int | None = None) -> WorkerBatches:
-    found = train_batches(load(options(photos, workers)).train, 8, True, seed, 10, steps)
+def batches(
+    photos: Path, workers: int = 0, seed: int = 0, steps: int | None = None, own: Own = all_of
+) -> WorkerBatches:
+    found = train_batches(load(options(photos, workers)).train, 8, True, seed, 10, steps, own)
     assert isinstance(found, WorkerBatches)
     return found
 
@@ -100,6 +105,17 @@ def epochs(source, count: int = 2) -> list:
 def same(some, others) -> bool:
     pairs = zip(some, others, strict=True)
     return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def test_ranks_decode_their_own_rows_of_the_same_batches(photos):
+    """Of two ranks, with two workers each, as of one process without any."""
+    ranks = [Group.__new__(Group) for _ in range(2)]
+    for number, rank in enumerate(ranks):
+        rank.rank, rank.count = number, 2
+    shares = [epochs(batches(photos, 2, own=partial(rank.own, parts=1))) for rank in ranks]
+    together = [tuple(map(torch.cat, zip(*pair, strict=True))) for pair in zip(*shares, strict=True)]
+    assert same(together, epochs(batches(photos)))
+    assert all(len(images) == 5 for images, _ in shares[0])
 
 
 def test_sets_stay_in_files_above_the_limit(photos):
