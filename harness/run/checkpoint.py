@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,39 @@ from harness.store.checkpoint import (
 from harness.store.files import Damaged, set_damaged_aside
 from harness.training.state import Training
 
+LARGE = 16 << 20  # bytes that are written while the training goes on
+
 
 class Checkpoints:
     """The checkpoint of the run of this hash, on the data of this fingerprint, by teachers of these weights, in its
-    directory.
+    directory. A large one is written by a thread; `wait` for it before the directory is anybody else's.
     """
 
     def __init__(self, directory: Path, run: str, data: str, teachers: str, console: Console):
         self.directory, self.console = directory, console
+        self.writer = ThreadPoolExecutor(1, "checkpoint")
+        self.writing: Future[None] | None = None
         self.of = {"run": run, "code": provenance.code(), "data": data, "teachers": teachers}
 
     def save(self, training: Training, epochs: int, attempts: int, wall_s: float, arithmetic: list[str]) -> None:
-        """Write the checkpoint of a training. epochs: done; attempts, wall_s, arithmetic: so far."""
+        """Write the checkpoint of a training. epochs: done; attempts, wall_s, arithmetic: so far. Raises OSError and
+        TakenOver, also of the last one.
+        """
+        self.wait()
         buffer = io.BytesIO()
         torch.save(training.state(), buffer)
         so_far = {"epochs": epochs, "attempts": attempts, "wall_s": wall_s, "arithmetic": arithmetic}
         identity: Identity = {**self.of, "format": FORMAT, **so_far}
-        write_checkpoint(self.directory, identity, buffer.getvalue())
+        if buffer.tell() < LARGE:
+            write_checkpoint(self.directory, identity, buffer.getbuffer())
+        else:
+            self.writing = self.writer.submit(write_checkpoint, self.directory, identity, buffer.getbuffer())
+
+    def wait(self) -> None:
+        """Until the last one is written. Raises what went wrong with it."""
+        if self.writing is not None:
+            last, self.writing = self.writing, None
+            last.result()
 
     def load(self) -> tuple[Identity, dict[str, Any]] | None:
         """The checkpoint of an earlier attempt: how far it had come, and the training's state. None where there is

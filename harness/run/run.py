@@ -185,7 +185,10 @@ class Run:
             training.restore(state)
             self.log.write(f"resumed at step {training.step}, attempt {self.earlier['attempts'] + 1}")
         self.log.begin(self.earlier["epochs"])
-        self.machinery = self.learner.train(training)
+        try:
+            self.machinery = self.learner.train(training)
+        finally:
+            self.checkpoints.wait()
         with compilation.uncompiled(self.config["train"]["compile"]):
             return self.evaluate(training)
 

@@ -34,10 +34,12 @@ class Identity(TypedDict):
     arithmetic: list[str]
 
 
-def write_checkpoint(directory: Path, identity: Identity, state: bytes) -> None:
+def write_checkpoint(directory: Path, identity: Identity, state: bytes | memoryview) -> None:
     """Write a checkpoint; a reader sees the last one or this one, never a part."""
-    rest = to_json(identity).encode() + b"\n" + state
-    write_atomically(directory / CHECKPOINT, hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
+    header = to_json(identity).encode() + b"\n"
+    digest = hashlib.sha256(header)
+    digest.update(state)
+    write_atomically(directory / CHECKPOINT, [digest.hexdigest().encode() + b"\n", header, state])
 
 
 def read_checkpoint(directory: Path) -> tuple[Identity, bytes] | None:

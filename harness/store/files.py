@@ -48,19 +48,21 @@ class Unreadable(Damaged, OSError):
     mend = False
 
 
-def write_atomically(path: Path, content: bytes | str, replace: bool = True) -> str:
+def write_atomically(path: Path, content: bytes | str | Sequence[bytes | memoryview], replace: bool = True) -> str:
     """Write a file so that a reader sees the old one or the new one, never a part (also over NFS); returns its SHA-256.
+    content: of one piece, or of several, which are then not copied into one.
 
     Without `replace` it raises FileExistsError where there is one, whatever this machine's cache believes. Raises
     whatever the directory's guard does.
     """
     path = Path(path)
     content = content.encode() if isinstance(content, str) else content
+    parts = [content] if isinstance(content, bytes) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
         with scratch.open("wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         if guard := GUARDS.get(path.parent.absolute()):
@@ -68,7 +70,10 @@ def write_atomically(path: Path, content: bytes | str, replace: bool = True) -> 
         scratch.replace(path) if replace else place(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
-    return hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def place(scratch: Path, path: Path) -> None:
