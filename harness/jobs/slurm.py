@@ -22,9 +22,12 @@ from harness.jobs.queue import QueueUnreachable
 from harness.store.submission import read_submission, write_config
 
 # The warning may come before Python has a handler for it, and would then kill the job. Behind srun, which resets this.
-DEAF = """sh -c 'trap "" USR2; exec "$0" "$@"'"""
-# Newer versions of srun do not take this over from the job.
-SETUP = ('if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',)
+DEAF = """/bin/sh -c 'trap "" USR2; exec "$0" "$@"'"""
+# What srun does not take over from the job: newer versions how many cores, with sbatch's --export=NONE all that is here.
+SETUP = (
+    'if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',
+    "export PATH SLURM_EXPORT_ENV=ALL",
+)
 
 # What submitit calls by the same name on every cluster; its other options begin with slurm_.
 COMMON_PARAMETERS = {
