@@ -95,9 +95,12 @@ class Slurm:
         shape["stderr_to_stdout"] = True  # one log a job, which is what failures point to
         named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": value for key, value in shape.items()}
         named["slurm_setup"] = [*named.get("slurm_setup", []), *SETUP, *snapshot.enter(self.code)]
+        # What a run relies on when it has to go, whatever the site's default.
+        added = {**request.additional(shape), "requeue": True}
         if after:
             both = filter(None, (request.options(shape).get("dependency"), "afterany:" + ":".join(after)))
-            named["slurm_additional_parameters"] = {**request.additional(shape), "dependency": ",".join(both)}
+            added["dependency"] = ",".join(both)
+        named["slurm_additional_parameters"] = added
         named["slurm_comment"] = " ".join(filter(None, (named.get("slurm_comment"), array.folder.name)))
         executor = submitit.AutoExecutor(
             array.folder, cluster="slurm", slurm_max_num_timeout=max_timeouts, slurm_python=python
