@@ -23,6 +23,7 @@ from harness.run.checks import validate
 from harness.run.names import unknown
 from harness.runtime.console import STOPPED, complain
 from harness.store.files import Damaged
+from harness.sweep.expansion import check_elements
 
 FAILED, MISUSED = 1, 2
 VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}  # 1.4 warns of it
@@ -99,6 +100,8 @@ def for_hydra(arguments: list[str]) -> list[str]:
     if others:
         refuse(f"unrecognized arguments: {' '.join(other for other in others if other.startswith('-'))}")
     overrides = known.overrides
+    for override in OverridesParser.create().parse_overrides(overrides):
+        check_elements(override)
     flags = [argument for argument in arguments if argument not in overrides]
     if known.info and flags[-1] in ("--info", "-i"):
         flags.append(known.info)  # else the first override would be what to show
@@ -139,6 +142,11 @@ def one_line(error: Exception) -> str:
         return (
             f"{found[1]} names several values, and this is one run: add -m to run each, or give {key} {as_list}as one "
             f"text, {in_quotes(found[1])}"
+        )
+    if found := re.match("Sweeping over Hydra's configuration is not supported : '(.*)'", lines[0]):
+        return (
+            f"{found[1]} names several values, and hydra's options have one for a whole sweep: one with a comma in it is "
+            f"written in quotes, {in_quotes(found[1])}; what jobs of some runs ask for is said in hydra.sweeper.arms"
         )
     said = lines[:2] if lines[0].endswith(":") else lines[:1]
     if isinstance(error, OmegaConfBaseException) and error.full_key and error.full_key not in said[0]:

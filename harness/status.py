@@ -135,7 +135,7 @@ def inspect(
     """The state of a run that is not done."""
     status, about = found.status, found.about
     events = read_events(place) if ATTEMPTS in found.names else []
-    run = RunState(place.name, status or "waiting", log=str(place / "run.log"))
+    run = RunState(place.name, status or "waiting", log=f"{place}/run.log")
     run.preempted = sum(event["event"] in ("preempted", "time_limit") for event in events)
     starts = [event for event in events if event["event"] == "started"]
     if starts:

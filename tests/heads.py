@@ -47,7 +47,8 @@ class Head:
         runs.mkdir(parents=True, exist_ok=True)
         self.log = runs / f".head-{len(list(runs.glob('.head-*')))}.log"
         environment = dict(os.environ if environment is None else environment)
-        path = [str(code), *([str(PLUGIN)] if plugin else [])]
+        # As in a shell's own settings, by a name that means something only from where the head is started.
+        path = [str(code), *([os.path.relpath(PLUGIN, folder or code)] if plugin else [])]
         environment |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
         with self.log.open("w") as output:
             self.process = subprocess.Popen(

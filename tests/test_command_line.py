@@ -59,6 +59,13 @@ REFUSED = {
     "-m teachers.train.lr=abc": "teachers.train.lr=abc: Value 'abc' of type 'str' could not be converted to Float",
     "-m teachers.train.batch_size=16.0": "Value '16.0' of type 'float' could not be converted to Integer",
     "teachers.train.lr=-1": "teachers.train.lr must be positive",
+    "-m seed=range(3),7": "seed=range(3),7: a range or pattern is no value of a list",
+    "-m data=glob(c*),digits": "data=glob(c*),digits: a range or pattern is no value of a list",
+    "-m hydra/launcher=gpu hydra.launcher.partition=a,b": """written in quotes, 'hydra.launcher.partition="a,b"'""",
+    "-m hydra/launcher=gpu sweep.workers=3": "hydra.launcher.array_parallelism=3 says",
+    "-m hydra/launcher=gpu sweep.detach=true fail_fast=true": "fail_fast=true needs somebody who watches",
+    "-m sweep.detach=true": "sweep.detach=true needs SLURM",
+    "-m sweep.poll_s=0": "sweep.poll_s must be positive, not 0.0",
 }
 
 

@@ -46,6 +46,11 @@ def plain(composed: DictConfig) -> dict[str, Any]:
 
     Raises ConfigError where an option was deleted, and what OmegaConf raises.
     """
+    return contents(own_part(composed))
+
+
+def own_part(composed: DictConfig) -> DictConfig:
+    """A copy of what of a composed configuration is a run's, not Hydra's. Raises ConfigError where an option was deleted."""
     for option in fields(Config):
         if option.name not in HYDRAS and option.name not in composed.keys():  # noqa: SIM118  `in` denies what is ???
             raise ConfigError(f"~{option.name} deletes an option that every run has: give it another value")
@@ -55,8 +60,14 @@ def plain(composed: DictConfig) -> dict[str, Any]:
     with flag_override(ours.teachers.train, "struct", False):
         for name in [name for name in ours.teachers.train if OmegaConf.is_missing(ours.teachers.train, name)]:
             ours.teachers.train.pop(name, None)  # it is as in `train`
-    # As in a record, where every key is a text.
-    return json.loads(json.dumps(OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)))
+    return ours
+
+
+def contents(node: Any) -> Any:
+    """What a node of a configuration comes to, as in a record, where every key is a text. Raises what OmegaConf raises."""
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    return json.loads(json.dumps(node))
 
 
 def settle_paths(config: dict[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 
+from harness.jobs import snapshot
+
 MEANT_FOR_SLURM = ("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_", "SCONTROL_", "SCANCEL_", "SINFO_")
 KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}  # which cluster, and who asks
 
 
 def for_jobs() -> dict[str, str]:
     """What sbatch sees, and hands on to the job."""
-    return {k: v for k, v in os.environ.items() if k in KEPT or not k.startswith(MEANT_FOR_SLURM)}
+    seen = {k: v for k, v in os.environ.items() if k in KEPT or not k.startswith(MEANT_FOR_SLURM)}
+    return seen | {"PYTHONPATH": os.pathsep.join(snapshot.own_path())}
 
 
 def for_questions() -> dict[str, str]:

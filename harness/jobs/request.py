@@ -19,6 +19,7 @@ ONE = ("ntasks", "ntasks_per_core", "ntasks_per_socket", "ntasks_per_gpu")
 OURS = {
     **dict.fromkeys(("array", "error", "output", "open_mode", "parsable", "wait", "wrap", "test_only"), ""),
     "signal": "; hydra.launcher.signal_delay_s=SECONDS is how long before the end jobs are warned",
+    "no_requeue": "; hydra.launcher.max_num_timeout=0 is for runs that are not to go on after their limit",
     "clusters": "; jobs are of the cluster that SLURM_CONF names",
 }
 LISTS = ("setup", "teardown", "srun_args")
@@ -34,9 +35,9 @@ def options(shape: Shape) -> dict[str, Any]:
 
 
 def additional(shape: Shape) -> dict[str, Any]:
-    """The additional parameters, as submitit names those that it knows."""
+    """The additional parameters, as submitit names those that it knows; what is null or false is not asked for."""
     given = shape.get("additional_parameters") or {}
-    return {name.replace("-", "_"): value for name, value in given.items()}
+    return {name.replace("-", "_"): value for name, value in given.items() if value is not None and value is not False}
 
 
 def check_names(shape: Shape) -> None:

@@ -22,9 +22,12 @@ from harness.jobs.queue import QueueUnreachable
 from harness.store.submission import read_submission, write_config
 
 # The warning may come before Python has a handler for it, and would then kill the job. Behind srun, which resets this.
-DEAF = """sh -c 'trap "" USR2; exec "$0" "$@"'"""
-# Newer versions of srun do not take this over from the job.
-SETUP = ('if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',)
+DEAF = """/bin/sh -c 'trap "" USR2; exec "$0" "$@"'"""
+# What srun does not take over from the job: newer versions how many cores, with sbatch's --export=NONE all that is here.
+SETUP = (
+    'if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi',
+    "export PATH SLURM_EXPORT_ENV=ALL",
+)
 
 # What submitit calls by the same name on every cluster; its other options begin with slurm_.
 COMMON_PARAMETERS = {
@@ -92,9 +95,12 @@ class Slurm:
         shape["stderr_to_stdout"] = True  # one log a job, which is what failures point to
         named = {key if key in COMMON_PARAMETERS else f"slurm_{key}": value for key, value in shape.items()}
         named["slurm_setup"] = [*named.get("slurm_setup", []), *SETUP, *snapshot.enter(self.code)]
+        # What a run relies on when it has to go, whatever the site's default.
+        added = {**request.additional(shape), "requeue": True}
         if after:
             both = filter(None, (request.options(shape).get("dependency"), "afterany:" + ":".join(after)))
-            named["slurm_additional_parameters"] = {**request.additional(shape), "dependency": ",".join(both)}
+            added["dependency"] = ",".join(both)
+        named["slurm_additional_parameters"] = added
         named["slurm_comment"] = " ".join(filter(None, (named.get("slurm_comment"), array.folder.name)))
         executor = submitit.AutoExecutor(
             array.folder, cluster="slurm", slurm_max_num_timeout=max_timeouts, slurm_python=python

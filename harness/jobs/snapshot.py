@@ -48,7 +48,13 @@ def enter(place: Path) -> list[str]:
 
 def import_path(place: Path) -> str:
     """The PYTHONPATH with which a process does so."""
-    return os.pathsep.join(filter(None, (str(place), os.environ.get("PYTHONPATH"))))
+    return os.pathsep.join([str(place), *own_path()])
+
+
+def own_path() -> list[str]:
+    """The folders of this process's PYTHONPATH, as they are meant here, also from where a job starts."""
+    folders = os.environ.get("PYTHONPATH", "")
+    return [str(Path(folder).absolute()) for folder in folders.split(os.pathsep)] if folders else []
 
 
 def holds(place: Path, contents: dict[str, bytes]) -> bool:

@@ -70,6 +70,7 @@ def validate(config: dict[str, Any]) -> None:
         f"sweep.pack={options['pack']} puts several runs on a device, devices={devices} a run on several: give one of the two",
     )
     require(options["pack"] >= 1, f"sweep.pack must be at least 1, not {options['pack']}")
+    require(options["poll_s"] > 0, f"sweep.poll_s must be positive, not {options['poll_s']}")
     require(
         options["pack"] == 1 or options["workers"] is None,
         "sweep.pack and sweep.workers both say how many run at a time: give one",

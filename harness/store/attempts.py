@@ -37,13 +37,13 @@ class Event(Fact):
 
 def append_event(directory: Path, event: str, slurm: dict[str, Any] | None, **facts: Any) -> None:
     """Add what happened to a run's job, which provenance.slurm describes."""
-    Path(directory).mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     append(
-        Path(directory) / ATTEMPTS,
+        directory / ATTEMPTS,
         to_json({"event": event, "time": time.time(), "slurm": slurm, **facts}) + "\n",
     )
 
 
 def read_events(directory: Path) -> list[Event]:
     """The lines of `attempts.jsonl`, oldest first; what a dying job cut short is left out. Raises Damaged."""
-    return read_json_lines(Path(directory) / ATTEMPTS, Event)
+    return read_json_lines(directory / ATTEMPTS, Event)

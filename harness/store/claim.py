@@ -45,7 +45,7 @@ class Claim:
     """
 
     def __init__(self, directory: Path, wait_s: float = STALE_S + 2 * BEAT_S, until: Callable[[], bool] | None = None):
-        self.path = Path(directory) / CLAIM
+        self.path = directory / CLAIM
         self.wait_s, self.until = wait_s, until
         self.token = uuid.uuid4().hex
         self.beats = 0
@@ -191,7 +191,7 @@ def is_claimed(directory: Path) -> dict[str, Any] | None:
     waiting.
     """
     try:
-        owner = read_claim(Path(directory) / CLAIM)
+        owner = read_claim(directory / CLAIM)
     except Unreadable:
         return {**NOBODY}
     return None if owner is None or certainly_dead(owner) else owner

@@ -112,7 +112,7 @@ def write_record(directory: Path, record: dict[str, Any], replace: bool = True) 
     write_atomically. Raises ValueError for numbers that are none.
     """
     record = {**record, "digest": digest_of(record)}
-    write_json(Path(directory) / RECORD, record, 1, replace)
+    write_json(directory / RECORD, record, 1, replace)
     return record
 
 
@@ -128,7 +128,7 @@ def read_record(directory: Path, name: str = RECORD) -> dict[str, Any] | None:
     Raises Damaged where it cannot be believed: no record, edited, of another run than its directory is named for, of
     another configuration than its hash says; Newer; Unreadable.
     """
-    path = Path(directory) / name
+    path = directory / name
     record = read_json(path, dict[str, Any])
     if record is None:
         return None
@@ -150,7 +150,7 @@ def check_outline(path: Path, version: Any, found: Any) -> None:
         raise Damaged(f"{path} is not a run record (no version)")
     if version > VERSION:
         raise Newer(f"{path} is of version {version}, this code reads up to {VERSION}: upgrade it to read this record")
-    named = RUN.search(Path(path).absolute().parent.name)
+    named = RUN.search(path.parent.name or path.absolute().parent.name)
     if named and named[1] != found:
         raise Damaged(f"{path} is the record of another run ({found})")
 
@@ -191,7 +191,7 @@ def check_files(directory: Path, record: dict[str, Any], *names: str) -> None:
     """
     known = record.get("files") or {}
     for name in names or known:
-        path = Path(directory) / name
+        path = directory / name
         try:
             if name in known and digest(path) != known[name]:
                 raise Damaged(f"{path} is not the file that its run wrote: its digest does not fit the record")
@@ -210,7 +210,7 @@ def taught_otherwise(record: dict[str, Any], weights: dict[str, str]) -> str | N
 def lost_files(directory: Path, record: dict[str, Any]) -> list[str]:
     """Which files of a `done` run are not there any more; without them it is not done."""
     names = record.get("files") or FILES
-    return [name for name in names if not (Path(directory) / name).is_file()] if record["status"] == "done" else []
+    return [name for name in names if not (directory / name).is_file()] if record["status"] == "done" else []
 
 
 class Outline(msgspec.Struct):
@@ -225,7 +225,7 @@ def read_status(directory: Path) -> str | None:
     """The status in a run's record, None where there is none yet. For looking at thousands: it reads a record's
     outline only, ten times as fast as all of it. Raises Damaged.
     """
-    path = Path(directory) / RECORD
+    path = directory / RECORD
     content = read_bytes(path)
     if content is None:
         return None

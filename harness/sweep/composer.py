@@ -6,49 +6,29 @@ import functools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, ValueNode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config.composition import plain, settle_paths
+from harness.config.composition import contents, own_part, settle_paths
 from harness.jobs.backend import Shape
+from harness.sweep.base import Base, Composed
 from harness.sweep.expansion import Job, Literal
 from harness.sweep.hydra_options import check_shared, shared_options
-from harness.sweep.interpolations import ANYTHING, interpolations, overlap, reads, texts_in
+from harness.sweep.interpolations import overlap
 
 Config = dict[str, Any]
 SETTLED = ("runs", "bank", "data.root")  # folders are more than what is given, see settle_paths
-SOURCES = 64  # choices of groups whose composition is kept
-
-
-@dataclass(frozen=True)
-class Composed:
-    """A run's configuration, and what its job asks of a cluster. Runs share what is equal in them: nothing changes it."""
-
-    config: Config
-    shape: Shape
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which of a run's overrides, by position, Hydra composes, and which are set on a copy of that, by what of a
-    configuration they are in. `groups`: those overrides that choose the sources.
-    """
-
-    groups: Job
-    rest: tuple[int, ...]
-    parts: dict[str, tuple[int, ...]]
 
 
 class Composer:
-    """Configurations of runs. Hydra composes each set of overrides that can bear on one another; of the others, which
-    set an option that nothing else reads or touches, it is told only where their value does not fit.
+    """Configurations of runs. Of those that differ in literals only Hydra composes the first; in the others, options that
+    no other override touches are set to what literals say. Where a value does not fit, Hydra says so.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig, literals: dict[str, Literal]):
@@ -58,83 +38,53 @@ class Composer:
         self.parse = functools.cache(OverridesParser.create(config_loader=loader).parse_override)
         self.is_group = functools.cache(self._is_group)
         self.literals = {text: literal for text, literal in literals.items() if not self.is_group(literal.key)}
-        self.sources = functools.lru_cache(SOURCES)(self._sources)
-        self.splits: dict[Job, Split | None] = {}
-        self.bases: dict[Job, Composed] = {}
-        self.parts: dict[tuple[Job, Job], Any] = {}
+        self.free: dict[Job, tuple[int, ...]] = {}
+        self.bases: dict[Job, Base] = {}
         self.shapes: dict[str, Shape] = {}  # equal ones are the same
         with resolving(master):
             self.shared = shared_options(master)
 
     def compose(self, job: Job, number: int) -> Composed:
         """The run of some overrides, the sweep's number `number`. Raises what Hydra raises."""
-        kind = tuple(self.literals[text].key if text in self.literals else text for text in job)
-        if kind not in self.splits:
-            self.splits[kind] = self.split(job)
-        split = self.splits[kind]
-        if split is None:
-            return self.compose_by_hydra(job, number)
-        rest = tuple(job[position] for position in split.rest)
+        kind = tuple([self.literals[text].key if text in self.literals else text for text in job])
+        if kind not in self.free:
+            self.free[kind] = self.find_free(job)
+        free = self.free[kind]
+        like = tuple([kind[position] if position in free else text for position, text in enumerate(job)])
+        if like not in self.bases:
+            self.bases[like] = base = self.compose_by_hydra(job, number, tuple(kind[position] for position in free))
+            return base.run
+        base = self.bases[like]
         try:
-            if rest not in self.bases:
-                self.bases[rest] = self.compose_by_hydra(rest)
-            base = self.bases[rest]
-            config = dict(base.config)
-            for name, positions in split.parts.items():
-                part = rest, tuple(job[position] for position in positions)
-                if part not in self.parts:
-                    self.parts[part] = self.set_part(base.config[name], part[1], split.groups)
-                config[name] = self.parts[part]
+            if base.holds:
+                config = base.vary(tuple([job[position] for position in free]), self.literals)
+                return Composed(config, self.settle_hydra(base.composed, job) if base.hydra_moves else base.run.shape)
         except (HydraException, OmegaConfBaseException):
-            if not split.parts:
-                raise
-            # Either the run is at fault, and Hydra says it in its own words, or what is missing comes from a literal.
-            self.splits[kind] = None
-            return self.compose_by_hydra(job, number)
-        return Composed(config, base.shape)
+            pass  # it is said in Hydra's own words, of this run's overrides
+        return self.compose_by_hydra(job, number).run
 
-    def split(self, job: Job) -> Split | None:
-        """How runs of this kind are composed; None: each by itself."""
+    def find_free(self, job: Job) -> tuple[int, ...]:
+        """Which of a run's overrides, by position, are literals of options that no other override touches."""
         others = [self.parse(text) for text in job if text not in self.literals]
         # As Hydra does: a dict is merged into a group's options, anything else chooses of the group.
         values = [o for o in others if not self.is_group(o.key_or_group) or isinstance(o.value(), dict)]
-        groups = tuple(text for text in job if text not in self.literals and self.parse(text) not in values)
-        sources, read = self.sources(groups)
-        touched = {*SETTLED, *read, *reads(text for o in values for text in texts_in(o.value()))}
-        touched |= {o.key_or_group.partition("[")[0] for o in values}
-        if ANYTHING in touched:
-            return None
-        parts: dict[str, tuple[int, ...]] = {}
-        for position, text in enumerate(job):
-            key = self.literals[text].key if text in self.literals else ANYTHING
-            if not any(overlap(key, other) for other in touched) and leaf(sources, key) is not None:
-                name = key.partition(".")[0]
-                parts[name] = (*parts.get(name, ()), position)
-        short = {position for positions in parts.values() for position in positions}
-        return Split(groups, tuple(position for position in range(len(job)) if position not in short), parts)
+        touched = {*SETTLED, *(o.key_or_group.partition("[")[0] for o in values)}
+        keys = {position: self.literals[text].key for position, text in enumerate(job) if text in self.literals}
+        return tuple(place for place, key in keys.items() if not any(overlap(key, other) for other in touched))
 
-    def set_part(self, part: Any, texts: Job, groups: Job) -> Any:
-        """A part of a configuration after literals, whose values become of their options' types, which the sources know."""
-        sources, _ = self.sources(groups)
-        for text in texts:
-            literal = self.literals[text]
-            part = put(part, literal.key.split(".")[1:], leaf(sources, literal.key).validate_and_convert(literal.value))
-        return part
-
-    def compose_by_hydra(self, job: Job, number: int | None = None) -> Composed:
+    def compose_by_hydra(self, job: Job, number: int, options: tuple[str, ...] = ()) -> Base:
         composed = self.loader.load_sweep_config(self.master, list(job))
-        if number is not None:
-            composed.hydra.job.num, composed.hydra.job.id = number, str(number)
+        composed.hydra.job.num, composed.hydra.job.id = number, str(number)
         with resolving(composed):
-            check_shared(self.shared, composed, job)
-            shape = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
-            shape = self.shapes.setdefault(json.dumps(shape, default=str), shape)
-            return Composed(settle_paths(plain(composed)), shape)
+            shape = self.settle_hydra(composed, job)
+            ours = own_part(composed)
+            return Base(composed, ours, Composed(settle_paths(contents(ours)), shape), options)
 
-    def _sources(self, groups: Job) -> tuple[DictConfig, set[str]]:
-        """What groups and files say before any value is set, and what their interpolations read."""
-        sources = self.loader.load_sweep_config(self.master, list(groups))
-        return sources, reads(interpolations(sources))
+    def settle_hydra(self, composed: DictConfig, job: Job) -> Shape:
+        """What of Hydra's part is a run's own. Raises ConfigError where it is not the sweep's for the rest."""
+        check_shared(self.shared, composed, job)
+        shape = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
+        return self.shapes.setdefault(json.dumps(shape, default=str), shape)
 
     def _is_group(self, key: str) -> bool:
         return bool(self.loader.get_group_options(key, None, self.master.hydra.job.config_name, self.searched))
@@ -150,23 +100,6 @@ def resolving(composed: DictConfig) -> Iterator[None]:
         yield
     finally:
         hydra.cfg = before
-
-
-def leaf(composed: DictConfig, key: str) -> ValueNode | None:
-    """An option's node, where it is there, is a value of its own, and lies where its name says."""
-    *groups, name = key.split(".")
-    node = composed
-    for group in groups:
-        node = node._get_node(group, validate_access=False)
-        if not isinstance(node, DictConfig) or node._is_interpolation() or node._is_none() or node._is_missing():
-            return None
-    found = node._get_node(name, validate_access=False)
-    return found if isinstance(found, ValueNode) else None
-
-
-def put(part: Any, path: list[str], value: Any) -> Any:
-    """A part of a configuration with another value in one place; the rest of it is shared."""
-    return {**part, path[0]: put(part.get(path[0]), path[1:], value)} if path else value
 
 
 Outline = tuple[tuple[str, ...], tuple[int, ...]]

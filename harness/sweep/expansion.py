@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString, Transformer
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    Override,
+    OverrideType,
+    Quote,
+    QuotedString,
+    Sweep,
+    Transformer,
+)
 from omegaconf import OmegaConf
 
 import methods
@@ -45,6 +54,7 @@ class Expansion:
     def texts(self, override: Override) -> list[str]:
         """An override of many values as many overrides of one."""
         key = override.get_key_element()
+        check_elements(override)
         if not override.is_sweep_override():
             elements, texts = [override.value()], [override.get_value_element_as_str()]
         elif override.is_discrete_sweep():
@@ -70,6 +80,15 @@ class Expansion:
             if isinstance(value, list | dict) or (isinstance(value, str) and ("${" in value or value == "???")):
                 return
         self.literals[text] = Literal(override.key_or_group, value)
+
+
+def check_elements(override: Override) -> None:
+    """Raise ConfigError for a list with a list in it, which Hydra takes for a value."""
+    chosen = override.value()
+    if isinstance(chosen, ChoiceSweep) and any(isinstance(element, Sweep | Glob) for element in chosen.list):
+        raise ConfigError(
+            f"{override.input_line}: a range or pattern is no value of a list: give each value, one by one"
+        )
 
 
 def word(element: Any) -> str:

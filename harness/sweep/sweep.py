@@ -86,6 +86,7 @@ class Sweep:
             return self.run_missing()
 
     def run_missing(self) -> int:
+        self.check_options()
         self.check_jobs()
         if self.configs[0]["harness"]["plan"]:
             print_plan(self.plan, self.folder, self.console, not self.is_here(), self.describe_arrays)
@@ -94,8 +95,6 @@ class Sweep:
         if not self.plan.students:
             return self.report()
         make_writable(self.folder, "runs")
-        if self.options["detach"] and not self.launcher_is(SLURM):
-            raise ConfigError("sweep.detach=true needs SLURM: hydra/launcher=submitit_slurm, or a preset")
         if self.is_here():
             status = self.run_here()
         elif self.launcher_is(SLURM):
@@ -111,6 +110,21 @@ class Sweep:
             status = self.run_by_plugin()
         self.console.close()
         return self.report() if status is None else status
+
+    def check_options(self) -> None:
+        """Refuse options of a sweep that would change nothing with its launcher."""
+        on_slurm, workers = self.launcher_is(SLURM), self.options["workers"]
+        if self.options["detach"] and not on_slurm:
+            raise ConfigError("sweep.detach=true needs SLURM: hydra/launcher=submitit_slurm, or a preset")
+        if self.options["detach"] and self.fail_fast:
+            raise ConfigError(
+                "fail_fast=true needs somebody who watches, and with sweep.detach=true nobody does: give one"
+            )
+        if on_slurm and workers is not None:
+            raise ConfigError(
+                f"sweep.workers={workers} is of processes of this machine: with SLURM "
+                f"hydra.launcher.array_parallelism={workers} says how many runs of an array go at a time"
+            )
 
     def check_jobs(self) -> None:
         """Refuse jobs that cannot be, or that runs could not use, and say what the shell adds to what they ask for."""
@@ -202,6 +216,7 @@ class Sweep:
         """
         for option, chosen in (
             ("sweep.pack", self.options["pack"] > 1),
+            ("sweep.workers", self.options["workers"] is not None),
             ("fail_fast", self.fail_fast),
             ("hydra.launcher, with other values for some runs,", self.shapes),
         ):

@@ -47,6 +47,7 @@ def _no_shell(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"extra": {"gpus": "a100:1,h100:2"}}, "a job asks for 3 GPUs"),
         ({"extra": {"signal": "USR1@9"}}, "additional_parameters.signal: that is the harness's own to say; "),
         ({"extra": {"open-mode": "truncate"}}, "additional_parameters.open_mode: that is the harness's own to say"),
+        ({"extra": {"no-requeue": True}}, "that is the harness's own to say; hydra.launcher.max_num_timeout=0"),
         ({"srun_args": "--mpi=none"}, "hydra.launcher.srun_args=--mpi=none: must be a list"),
         ({"submitit_folder": "/50%/%j"}, "hydra.launcher.submitit_folder='/50%/': SLURM cannot have %"),
     ],
@@ -66,6 +67,7 @@ def test_a_job_that_no_run_could_use_is_refused(tmp_path: Path, options: dict[st
         {"gpus_per_node": 2, "gres": "gpu:2", "setup": ["module load cuda"]},
         {"gpus_per_task": 1, "gres": "tmp:100G"},
         {"extra": {"gpus": "h100:1", "mail-type": "FAIL"}},
+        {"extra": {"nodes": None, "no-requeue": False, "exclusive": False}},
         {"submitit_folder": "/logs/%A_%a"},
     ],
 )

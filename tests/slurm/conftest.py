@@ -44,9 +44,11 @@ def lab(lab_of_the_session: Lab) -> Lab:
 
 @pytest.fixture(scope="session")
 def busy_lab(slurm_installed: None) -> Iterator[Lab]:
-    """A cluster for sweeps: small arrays, so that every sweep takes several; soon aware of a dead node."""
+    """A cluster for sweeps: small arrays, so that every sweep takes several; soon aware of a dead node; no job is requeued
+    there that does not ask for it.
+    """
     shape = {"nodes": 2, "cpus": 8, "grace_time": 20, "node_timeout": 3, "max_array_size": 6}
-    with Lab(**shape, settings={"MessageTimeout": "2"}) as running:
+    with Lab(**shape, settings={"MessageTimeout": "2", "JobRequeue": "0"}) as running:
         yield running
 
 

@@ -283,7 +283,10 @@ def test_a_refused_submission_loses_no_result(two_heads: list[Head], start: Star
 def test_a_preset_and_a_clusters_own_file(start: Start, busy_lab: Lab, tmp_path: Path) -> None:
     own = tmp_path / "clusters" / "hydra" / "launcher" / "ours.yaml"
     own.parent.mkdir(parents=True)
-    own.write_text("defaults: [cpu, _self_]\npartition: urgent\ncpus_per_task: 1\n")
+    own.write_text(
+        "defaults: [cpu, _self_]\npartition: urgent\ncpus_per_task: 1\n"
+        "additional_parameters: {export: NONE, mail-type: null}\n"
+    )
     container = tmp_path / "container"
     container.write_text('#!/bin/sh\ntouch "$0.began"\nexec "$@"\n')
     container.chmod(0o755)

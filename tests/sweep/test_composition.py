@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.config import ConfigError
 from harness.config.composition import register, settle_paths
 from harness.store.identity import flatten
+from harness.sweep.plan import make_plan
 from harness.sweep.shapes import launcher_of
 from harness.sweep.sweeper import HarnessSweeper
 
@@ -313,6 +315,48 @@ def test_params_that_read_what_is_swept_over_do_so_for_each_run_or_not_at_all(lo
         sweeper.compose(given[:1])
     each = configs_of(loader, given[:1], params={"teachers.set": "${seed}"})
     assert [config["teachers"]["set"] for config in each] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train.lr=0.1,0.2",
+        "teachers.set=${seed} study={of:[${teachers.set}]}",
+        "+experiment=reads train.warmup_epochs=${.epochs}",
+        "hydra/launcher=gpu hydra.launcher.name=a-${seed}",
+        "runs=/x/${now:%H} data.padding=1,2 evaluate.ood=[${oc.select:study.of,svhn}]",
+    ],
+)
+def test_hydra_composes_one_run_of_each_kind(loader: Any, monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
+    """It takes a twentieth of a second for each."""
+    sweeper = sweeper_of(loader, given := [*arguments.split(), "method=kd,combined", "seed=range(9)"])
+    composed = []
+    compose = loader.load_sweep_config
+    monkeypatch.setattr(loader, "load_sweep_config", lambda *given: composed.append(given) or compose(*given))
+    assert len(sweeper.compose_runs(given)) >= 18
+    assert len(composed) == 2
+
+
+def test_a_plan_is_as_much_work_for_each_run_however_many_there_are(loader: Any) -> None:
+    """In calls of functions."""
+
+    def count(configs: list[dict[str, Any]]) -> int:
+        calls = 0
+
+        def note(frame: Any, event: str, about: Any) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(note)
+        try:
+            make_plan(configs)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    configs = configs_of(loader, ["runs=/x", "method=kd", "seed=range(160)"])
+    some, twice, again = (count(configs[:number]) for number in (40, 80, 160))
+    assert again - twice == pytest.approx(2 * (twice - some), rel=0.1)
 
 
 def test_random_sweeps_are_composed_as_hydra_would(loader: Any) -> None:
