@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 178_956_970  # Pillow's own limit
@@ -54,6 +54,8 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except Unreadable as error:
         raise Unreadable(f"{path} {error}") from error
+    except UnidentifiedImageError as error:
+        raise Unreadable(f"{path} cannot be read as an image: it is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # whatever a decoder makes of somebody's file
         said = " ".join((str(error) or type(error).__name__).split())
         raise Unreadable(f"{path} cannot be read as an image: {said}") from error
@@ -61,7 +63,8 @@ def naming(path: Path) -> Iterator[None]:
 
 def decode(path: Path) -> Image.Image:
     """A picture in RGB, upright, by the rules above. Raises Unreadable and whatever else; see `naming`."""
-    with Image.open(path, formats=FORMATS) as file:
+    # Not by its name: Pillow would map grey TIFF into memory, and mix up the pixels of those that lie on their side.
+    with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as file:  # noqa: PTH123  a string, or any path
         check_pixels(*file.size)
         file.load()
         turn = TURNS.get(orientation(file))

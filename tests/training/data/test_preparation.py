@@ -48,10 +48,10 @@ def twelve_bits() -> bytes:
     return stored[:-144] + packed.astype(np.uint8).tobytes()
 
 
-def turned(orientation: int, kind: str) -> bytes:
+def turned(orientation: int, kind: str, pixels: np.ndarray = COLOUR) -> bytes:
     exif = Image.Exif()
     exif[0x112] = orientation
-    return saved(COLOUR, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    return saved(pixels, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
 
 
 def see_through() -> np.ndarray:
@@ -105,6 +105,8 @@ PICTURES: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
     "upside down PNG": (lambda: turned(3, "PNG"), COLOUR[::-1, ::-1]),
     "mirrored WebP": (lambda: turned(2, "WEBP"), COLOUR[:, ::-1]),
     "turned TIFF": (lambda: turned(6, "TIFF"), np.rot90(COLOUR, -1)),
+    "turned grey TIFF": (lambda: turned(6, "TIFF", GREY), np.rot90(grey(GREY), -1)),
+    "turned 16-bit TIFF": (lambda: turned(8, "TIFF", deep(GREY)), np.rot90(grey(GREY))),
     "orientation 9": (lambda: turned(9, "PNG"), COLOUR),
     "damaged EXIF": (lambda: saved(COLOUR, "PNG", exif=b"Exif\0\0no TIFF header"), COLOUR),
 }
