@@ -143,6 +143,18 @@ def test_samples_without_a_range_are_refused(tmp_path, name, pixels):
         read_images([path], 8, True)
 
 
+def test_a_pillow_that_knows_fewer_formats_reads_the_others(tmp_path, monkeypatch):
+    """Exported students go to machines with other Pillows."""
+    Image.init()
+    monkeypatch.delitem(Image.OPEN, "AVIF")
+    paths = [tmp_path / f"picture.{kind}" for kind in ("png", "avif")]
+    for path, kind in zip(paths, ("PNG", "AVIF"), strict=True):
+        path.write_bytes(saved(COLOUR, kind))
+    assert np.array_equal(look(paths[0], np.asarray), COLOUR)
+    with pytest.raises(ConfigError, match=r"picture\.avif cannot be read as an image: it is none of BMP, DIB"):
+        look(paths[1], np.asarray)
+
+
 def test_pictures_too_large_for_memory_are_refused(tmp_path):
     path = tmp_path / "bomb.bmp"
     for width, height in ((14_000, 14_000), (1 << 30, 1 << 30), (MOST_PIXELS + 1, 1)):
