@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from harness.config import ConfigError
 from harness.config.options import DATA
+from harness.run.checks import validate_data
 from harness.run.names import check_name
 from harness.runtime.console import Console, complain, run_command
 from harness.training.data import Dataset, load, train_batches
@@ -35,7 +36,9 @@ def configure(arguments: list[str]) -> dict[str, Any]:
         options = OmegaConf.merge(OmegaConf.structured(DATA[name]), OmegaConf.from_dotlist(root + rest[len(root) :]))
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    return {**OmegaConf.to_container(options), "name": name, "download": True}
+    config = {**OmegaConf.to_container(options), "name": name, "download": True}
+    validate_data(config)
+    return config
 
 
 def throughput(batches: Batches) -> float:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from harness import deploy
+from harness.run.export import describe
 from harness.runtime.console import Console
 from harness.store.identity import run_directory
 from harness.store.record import read_record, write_record
@@ -67,6 +70,14 @@ def test_files_hold_the_student(directory, tmp_path):
     with torch.no_grad():
         expected = network(images)
     assert torch.allclose(torch.export.load(tmp_path / "student.pt2").module()(images), expected, atol=1e-5)
+
+
+def test_names_of_classes_are_text(directory):
+    """Folders may be named in any bytes; strict readers of JSON take no half of a surrogate pair."""
+    record = read_record(directory)
+    names = [f"class {label}" for label in range(8)] + ["Käfer", os.fsdecode(b"caf\xe9")]
+    about = describe(record, replace(load(record["config"]["data"]), names=names))
+    assert json.loads(about["class_names"]) == [*names[:-1], "caf\\xe9"]
 
 
 def test_onnx_is_an_extra(directory, tmp_path, capsys, monkeypatch):

@@ -21,31 +21,17 @@ def validate(config: dict[str, Any]) -> None:
             f"method={chosen} is a group of variants: sweep over it with -m, or choose one of {', '.join(members)}"
         )
     check_name("method", chosen)
-    check_name("data", config["data"]["name"])
     method = build_method(config)
     teachers = config["teachers"]
     for name, value in flatten(config).items():
         require(not isinstance(value, float) or math.isfinite(value), f"{name} must be a number, not {value}")
-    for name in ("validation", "train", "image_size"):
-        chosen = config["data"][name]
-        require(chosen is None or chosen >= 1, f"data.{name} must be at least 1, not {chosen}")
+    validate_data(config["data"])
     for name in config["evaluate"]["ood"] or ():
         check_name("data", name)
         require(
             name not in (*FOLDERS, config["data"]["name"]),
             f"evaluate.ood={name} is no other data set that goes by its name",
         )
-    for name in ("padding", "randaugment", "cutout"):
-        require(config["data"][name] >= 0, f"data.{name} must not be negative, not {config['data'][name]}")
-    magnitude = config["data"]["magnitude"]
-    require(0 <= magnitude <= 30, f"data.magnitude must lie in [0, 30], not {magnitude}")
-    for name in ("workers", "memory_gb"):
-        chosen = config["data"][name]
-        require(chosen is None or chosen >= 0, f"data.{name} must not be negative, not {chosen}")
-    verify = config["data"]["verify"]
-    require(verify in VERIFY, f"data.verify is one of {', '.join(VERIFY)}, not {verify!r}")
-    name = config["data"]["name"]
-    require(name not in FOLDERS or config["data"]["root"] is not None, f"data={name} needs data.root=FOLDER")
     require(teachers["size"] >= 1, f"teachers.size must be at least 1, not {teachers['size']}")
     require(teachers["set"] >= 0, f"teachers.set must not be negative, not {teachers['set']}")
     caches = ("auto", "views", "none")
@@ -78,6 +64,25 @@ def validate(config: dict[str, Any]) -> None:
     check_name("model", config["model"])
     if teachers["model"]:
         check_name("model", teachers["model"])
+
+
+def validate_data(data: dict[str, Any]) -> None:
+    """Raise ConfigError for options of a data set that mean nothing."""
+    check_name("data", data["name"])
+    for name in ("validation", "train", "image_size"):
+        chosen = data[name]
+        require(chosen is None or chosen >= 1, f"data.{name} must be at least 1, not {chosen}")
+    for name in ("padding", "randaugment", "cutout"):
+        require(data[name] >= 0, f"data.{name} must not be negative, not {data[name]}")
+    magnitude = data["magnitude"]
+    require(0 <= magnitude <= 30, f"data.magnitude must lie in [0, 30], not {magnitude}")
+    for name in ("workers", "memory_gb"):
+        chosen = data[name]
+        require(chosen is None or chosen >= 0, f"data.{name} must not be negative, not {chosen}")
+    verify = data["verify"]
+    require(verify in VERIFY, f"data.verify is one of {', '.join(VERIFY)}, not {verify!r}")
+    name = data["name"]
+    require(name not in FOLDERS or data["root"] is not None, f"data={name} needs data.root=FOLDER")
 
 
 def validate_recipe(train: dict[str, Any], prefix: str) -> None:

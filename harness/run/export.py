@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -48,13 +49,18 @@ def describe(record: dict[str, Any], data: Dataset) -> dict[str, str]:
         "sd": json.dumps(data.sd),  # and divides them by
         "output": "logits",
         "classes": str(data.classes),
-        "class_names": json.dumps(list(data.names) or list(map(str, range(data.classes)))),
+        "class_names": json.dumps([legible(name) for name in data.names] or list(map(str, range(data.classes)))),
         "model": config["model"],
         "data": config["data"]["name"],
         "method": config["method"]["name"],
         "run": record["hash"],
         "test_acc": str(record["metrics"]["student"]["test"]["acc"]),
     }
+
+
+def legible(name: str) -> str:
+    """A name of a folder as text that every reader takes: what is no UTF-8 is written as \\xff."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def write(folder: Path, network: nn.Module, record: dict[str, Any], data: Dataset, onnx: bool) -> list[Path]:

@@ -88,7 +88,10 @@ def md5_of(path: Path) -> str:
 
 def verify(path: Path, md5: Sequence[str]) -> None:
     """Raise ConfigError unless the file's checksum is one of `md5`."""
-    found = md5_of(path)
+    try:
+        found = md5_of(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; remove it to get it anew") from error
     if found not in md5:
         raise ConfigError(
             f"{path} is damaged: md5 {found}, not {' or '.join(md5)}, "

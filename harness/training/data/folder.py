@@ -158,7 +158,7 @@ def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and sd of each channel, of pixels in [0, 1]; images [N, C, H, W] uint8."""
     mean, sd = [], []
     for channel in images.unbind(1):
-        counts = torch.bincount(channel.flatten().int(), minlength=256).double()
+        counts = torch.bincount(channel.flatten(), minlength=256).double()
         levels, weights = torch.arange(256) / 255, counts / counts.sum()
         mean.append(float((weights * levels).sum()))
         sd.append(float((weights * (levels - mean[-1]).square()).sum().sqrt()) or 1.0)

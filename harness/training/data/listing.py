@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.config import ConfigError
+from harness.runtime.console import one_line
 
 SUFFIXES = frozenset(
     (
@@ -19,7 +20,13 @@ SUFFIXES = frozenset(
         *(".avif", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".pbm", ".pnm"),
     )
 )
-LITTER = frozenset(("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "Thumbs.db"))
+LITTER = frozenset(
+    (
+        *("__MACOSX", "__pycache__", "@eaDir", "#recycle", "#snapshot", "lost+found", "Thumbs.db"),
+        *("$RECYCLE.BIN", "System Volume Information"),
+    )
+)
+CIRCLE = "links in a circle"
 TOLD = 5  # reasons that a line has place for
 
 
@@ -48,22 +55,26 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def list_folders(folder: Path, left_out: LeftOut) -> list[Path]:
-    """The folders in a folder that are not hidden, by name; files, and what is hidden, are left out."""
-    folders = []
+    """The folders in a folder that are not hidden, by name; files, what is hidden, and links to a folder above are left
+    out. Raises ConfigError for a link to nothing.
+    """
+    folders, above = [], numbers_above(folder)
     for entry in entries(folder):
-        if entry.is_dir() and not is_hidden(entry.name):
-            folders.append(Path(entry.path))
-        elif entry.is_dir():
-            leave_out(Path(entry.path), "hidden", left_out)
-        else:
+        if not is_folder(entry):
             left_out[reason(entry) or "in no class's folder"] += 1
+        elif is_hidden(entry.name):
+            leave_out(Path(entry.path), "hidden", left_out)
+        elif number(entry) in above:
+            left_out[CIRCLE] += 1
+        else:
+            folders.append(Path(entry.path))
     return folders
 
 
 def list_images(folder: Path, left_out: LeftOut) -> list[Path]:
     """The images of a folder and of those in it: its own by name, then those of each folder in it.
 
-    Raises ConfigError for a link to nothing: an image may be missing there.
+    Raises ConfigError for a link to nothing.
     """
     images = []
     for entry in walk(folder, left_out):
@@ -71,8 +82,6 @@ def list_images(folder: Path, left_out: LeftOut) -> list[Path]:
             left_out[why] += 1
         elif entry.is_file():
             images.append((os.path.dirname(entry.path), entry.name))  # noqa: PTH120  quickly, of a million
-        elif not Path(entry.path).exists():
-            raise ConfigError(f"{entry.path} is a link to nothing: mend it, or remove it")
         else:
             left_out["no regular files"] += 1
     return [Path(*place) for place in sorted(images)]
@@ -87,20 +96,30 @@ def walk(folder: Path, left_out: LeftOut, hidden: bool = False) -> Iterator[os.D
     """All that lies in a folder and in the folders in it, but for folders. Hidden ones, unless asked for, are left out,
     and so are links to a folder above, which would have no end.
     """
-    place = folder.resolve()
-    yield from descend(folder, left_out, hidden, frozenset(map(number, (place, *place.parents))))
+    yield from descend(folder, left_out, hidden, numbers_above(folder))
 
 
 def descend(folder: Path, left_out: LeftOut, hidden: bool, above: frozenset[tuple]) -> Iterator[os.DirEntry]:
     for entry in entries(folder):
-        if not entry.is_dir():
+        if not is_folder(entry):
             yield entry
         elif not hidden and is_hidden(entry.name):
             leave_out(Path(entry.path), "hidden", left_out)
         elif number(entry) in above:
-            left_out["links in a circle"] += 1
+            left_out[CIRCLE] += 1
         else:
             yield from descend(Path(entry.path), left_out, hidden, above | {number(entry)})
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Of a link: whether it leads to one."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112  Path's raises for circles
+
+
+def numbers_above(folder: Path) -> frozenset[tuple[int, int]]:
+    """Of a folder, and of all that it lies in."""
+    place = folder.resolve()
+    return frozenset(map(number, (place, *place.parents)))
 
 
 def number(place: Path | os.DirEntry) -> tuple[int, int]:
@@ -110,8 +129,12 @@ def number(place: Path | os.DirEntry) -> tuple[int, int]:
 
 
 def reason(entry: os.DirEntry) -> str | None:
-    """Why a file is no image by its name; None where it is."""
-    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  of a name, quickly
+    """Why a file is no image by its name; None where it is. Raises ConfigError for a link to nothing, or to itself:
+    images may be missing there.
+    """
     if is_hidden(entry.name):
         return "hidden"
-    return None if suffix in SUFFIXES else suffix or "without a suffix"
+    if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110  Path's raises for circles
+        raise ConfigError(f"{entry.path} is a link to nothing: mend it, or remove it")
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  of a name, quickly
+    return None if suffix in SUFFIXES else one_line(suffix) or "without a suffix"

@@ -1,8 +1,8 @@
 """How a picture becomes the input of a network: the same for training, evaluation and a student that has left the house.
 
-This file goes with every exported student, and imports nothing of this package.
+This file goes with every exported student, imports nothing of this package, and needs Pillow 10.1 or newer.
 
-    what is read     what Pillow takes it for by its contents, of the FORMATS below
+    what is read     what Pillow takes it for by its contents, of the FORMATS below that this Pillow knows
     more than 8 bit  grey of 16 bits (of 12 in a TIFF) is scaled to 0..255 by its high bits, as Pillow does with colour
     no known range   float, signed and 32-bit samples are refused
     orientation      the EXIF tag is obeyed, and where it cannot be read, there is none
@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 178_956_970  # Pillow's own limit
@@ -54,6 +54,8 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except Unreadable as error:
         raise Unreadable(f"{path} {error}") from error
+    except UnidentifiedImageError as error:
+        raise Unreadable(f"{path} cannot be read as an image: it is none of {', '.join(known_formats())}") from error
     except Exception as error:  # whatever a decoder makes of somebody's file
         said = " ".join((str(error) or type(error).__name__).split())
         raise Unreadable(f"{path} cannot be read as an image: {said}") from error
@@ -61,12 +63,19 @@ def naming(path: Path) -> Iterator[None]:
 
 def decode(path: Path) -> Image.Image:
     """A picture in RGB, upright, by the rules above. Raises Unreadable and whatever else; see `naming`."""
-    with Image.open(path, formats=FORMATS) as file:
+    # Not by its name: Pillow would map grey TIFF into memory, and mix up the pixels of those that lie on their side.
+    with open(path, "rb") as stream, Image.open(stream, formats=known_formats()) as file:  # noqa: PTH123  a string, or any path
         check_pixels(*file.size)
         file.load()
         turn = TURNS.get(orientation(file))
         image = on_white(in_eight_bits(file))
     return image if turn is None else image.transpose(turn)
+
+
+def known_formats() -> list[str]:
+    """Those of the FORMATS that this Pillow knows: AVIF from 11.3 on."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def check_pixels(width: int, height: int) -> None:
@@ -88,7 +97,8 @@ def in_eight_bits(file: Image.Image) -> Image.Image:
     """An image as it is, or grey of more bits scaled to eight."""
     tags = getattr(file, "tag_v2", {})
     unsigned = set(tags.get(SAMPLE_FORMAT, ())) <= {UNSIGNED, UNDEFINED}
-    deep = file.mode.startswith("I;16") or (file.mode == "I" and file.format == "PPM")
+    # PNG: of 16 bits, before Pillow 11.
+    deep = file.mode.startswith("I;16") or (file.mode == "I" and file.format in ("PNG", "PPM"))
     if not unsigned or file.mode == "F" or (file.mode == "I" and not deep):
         kind = "samples" if unsigned else "signed or float samples"
         raise Unreadable(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.config import ConfigError
 from harness.runtime.console import Console
-from harness.store.files import write_atomically
+from harness.store.files import reason, write_atomically
 from harness.training.data.archives import Archive, md5_of, obtain, root_folder, unpack
 from harness.training.data.dataset import Dataset, Split, last_of_each, share_of_each
 from harness.training.data.images import read_images
@@ -42,7 +42,7 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
     if not folder.exists():
         (packed,) = obtain([ARCHIVE], "tiny_imagenet", root, config["download"], console)
         unpack(packed, folder, console)
-    wnids = read_lines(folder / "wnids.txt")
+    wnids = read_lines(folder, "wnids.txt")
     left_out = LeftOut()
     train, train_labels = list_train(folder, wnids, left_out)
     test, test_labels = list_test(folder, wnids)
@@ -56,11 +56,13 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
     return Dataset(len(wnids), MEAN, SD, kept, validation, Split(test_images, test_labels), wnids)
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(folder: Path, name: str) -> list[str]:
     try:
-        return path.read_text().splitlines()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}; remove {path.parent} to unpack it anew") from error
+        return (folder / name).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{folder / name} cannot be read: {reason(error)}; remove {folder} to unpack it anew"
+        ) from error
 
 
 def list_train(folder: Path, wnids: list[str], left_out: LeftOut) -> tuple[list[Path], Tensor]:
@@ -75,21 +77,21 @@ def list_train(folder: Path, wnids: list[str], left_out: LeftOut) -> tuple[list[
         # n01443537_2.JPEG comes before n01443537_10.JPEG: file order is the order of the numbers.
         files += sorted(found, key=lambda path: (len(path.name), path.name))
         labels += [label] * len(found)
-    return files, torch.tensor(labels)
+    return files, torch.tensor(labels, dtype=torch.int64)
 
 
 def list_test(folder: Path, wnids: list[str]) -> tuple[list[Path], Tensor]:
     """Files and labels of the `val` folder, by its annotations file: name, class, and a box that is not used."""
-    annotations = folder / "val" / "val_annotations.txt"
+    name = "val/val_annotations.txt"
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     files, found = [], []
-    for number, line in enumerate(read_lines(annotations), 1):
+    for number, line in enumerate(read_lines(folder, name), 1):
         fields = line.split("\t")
         if len(fields) < 2 or fields[1] not in labels:
-            raise ConfigError(f"{annotations}, line {number}: no image and class of wnids.txt in {line!r}")
+            raise ConfigError(f"{folder / name}, line {number}: no image and class of wnids.txt in {line!r}")
         files.append(folder / "val" / "images" / fields[0])
         found.append(labels[fields[1]])
-    return files, torch.tensor(found)
+    return files, torch.tensor(found, dtype=torch.int64)
 
 
 def decode(folder: Path, files: list[Path], console: Console) -> Tensor:

@@ -152,6 +152,11 @@ def test_a_truncated_archive_is_named_and_not_unpacked(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".unpacking*"))
 
 
+def test_a_folder_in_an_archives_place_is_named(tmp_path):
+    (tmp_path / "train_32x32.mat").mkdir()
+    assert f"{tmp_path / 'train_32x32.mat'} cannot be read: Is a directory" in fails("svhn", tmp_path)
+
+
 def test_a_damaged_member_is_named(tmp_path, monkeypatch):
     formats.write_cifar(tmp_path, "cifar10", monkeypatch)
     load_small("cifar10", tmp_path, validation=100)
@@ -202,6 +207,10 @@ def test_bad_trees_are_named(tmp_path):
     annotations = folder / "val" / "val_annotations.txt"
     annotations.write_text(annotations.read_text().replace("n00000010", "n12345678", 1))
     assert f"{annotations}, line 1" in fails("tiny_imagenet", tmp_path, validation=8)
+    annotations.write_bytes(b"\xff")
+    assert f"{annotations} cannot be read: UnicodeDecodeError" in fails("tiny_imagenet", tmp_path, validation=8)
+    annotations.write_bytes(b"")
+    assert "the test split of tiny_imagenet has no image of 4" in fails("tiny_imagenet", tmp_path, validation=8)
     shutil.rmtree(folder / "train" / "n00000012")
     assert "class n00000012" in fails("tiny_imagenet", tmp_path, validation=8)
     formats.write_folders(tmp_path / "set")

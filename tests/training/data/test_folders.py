@@ -80,6 +80,12 @@ def test_every_file_is_used_or_counted(tmp_path):
     picture(root / "train" / "stray.jpg")
     os.mkfifo(root / "train" / "ant" / "pipe.jpg")
     (root / "train" / "ant" / "again").symlink_to("../..")
+    for split in ("train", "test"):  # or test images would be those of a class to train on
+        (root / split / "again").symlink_to("..")
+    for place in ("unlabelled", ".git"):
+        (root / place).mkdir()
+        (root / place / "gone").symlink_to("nowhere")
+    (root / "train" / "ant" / "x.\n").touch()
     for number in range(7):
         picture(root / "unlabelled" / "deep" / f"{number}.jpg")
     (root / "README").touch()
@@ -87,10 +93,10 @@ def test_every_file_is_used_or_counted(tmp_path):
     assert sum(sizes(data)) == 53
     assert sizes(data) == (39, 4, 10)
     assert line.replace(str(root), "ROOT") == (
-        "53 images of ROOT, 19 left out: 7 in unlabelled/, 6 hidden, 2 without a suffix, 1 .txt, 1 in no class's folder, "
-        "2 others; read into memory"
+        "53 images of ROOT, 24 left out: 8 in unlabelled/, 7 hidden, 3 links in a circle, 2 without a suffix, 1 .txt, "
+        "3 others; read into memory"
     )
-    assert "53 images of ROOT, 19 left out: 7 in unlabelled/" in read(root, data__memory_gb=0.0)[1].replace(
+    assert "53 images of ROOT, 24 left out: 8 in unlabelled/" in read(root, data__memory_gb=0.0)[1].replace(
         str(root), "ROOT"
     )
 
@@ -150,10 +156,17 @@ def test_trees_that_are_no_set_say_what_to_do(tmp_path):
     for number in (1, 2):
         (root / "test" / "bee" / f"00{number}.jpg").unlink()
     assert "ROOT/test/bee has no images (1 left out: 1 .heic): add some" in refused(root)
-    (root / "train" / "ant" / "gone.jpg").symlink_to("nowhere")
     (root / "test" / "bee" / "000.heic").rename(root / "test" / "bee" / "000.jpg")
-    assert "ROOT/train/ant/gone.jpg is a link to nothing: mend it" in refused(root)
-    (root / "train" / "ant" / "gone.jpg").unlink()
+    for place, target in (
+        ("ant/gone.jpg", "nowhere"),
+        ("ant/self.jpg", "self.jpg"),
+        ("ant/2020", "/no"),
+        ("cat", "/no"),
+    ):
+        link = root / "train" / place
+        link.symlink_to(target)
+        assert f"ROOT/train/{place} is a link to nothing: mend it" in refused(root)
+        link.unlink()
     (root / "Train").mkdir()
     assert "are both the train split: keep one of them" in refused(root)
     (root / "Train").rmdir()

@@ -458,5 +458,6 @@ def test_the_data_command_measures_throughput(photos, capsys, monkeypatch):
     assert command.main(given) == 0
     told = capsys.readouterr().out
     assert "train 45, validation 15, test 24" in told and "images/s (1 workers" in told
-    assert command.main(["folder", str(photos), "imagesize=3"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    for option in ("imagesize=3", "image_size=-1", "padding=-1"):
+        assert command.main(["folder", str(photos), option]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
