@@ -170,6 +170,8 @@ def _sequential(body: dict[str, Any], block: dict[str, Any]) -> Sequential:
             raise AnalysisError(f"sequential: unknown {key} {plain(repr(chosen[key]))}: choose {' or '.join(known)}")
     if not block.get("families"):
         raise AnalysisError("sequential: a study that stops by its verdicts declares its families")
+    if block.get("seeds") is not None and limits.seeds(block["seeds"]) != looks[-1]:
+        raise AnalysisError(f"sequential: the last look is at {looks[-1]} seeds, `seeds` says {block['seeds']}: leave it out")
     return Sequential(tuple(looks), **chosen)
 
 

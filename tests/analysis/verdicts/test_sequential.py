@@ -8,6 +8,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.records.declared import parse
+from analysis.records.errors import AnalysisError
 from analysis.records.looks import append_look, read_looks
 from analysis.records.outcomes import add_collapse
 from analysis.verdicts import sequential
@@ -101,6 +102,33 @@ def test_no_later_look_changes_what_a_failed_run_was():
     early = stand(runs, study(), 6)["combined"]["differences"]
     runs.loc[runs["run"] == "kd-0-9", "nll"] = 50.0
     assert stand(runs, study(), 10)["combined"]["differences"][:6] == early
+
+
+def test_seeds_that_come_later_do_not_turn_what_was_found():
+    """The second step of a ladder goes on, and with it both arms of the first, which was found better at look 2."""
+    declared = study(families={"steps": {"ladder": ["kd", "combined", "perturbation"]}})
+    runs = runs_of({"combined": -0.5, "perturbation": -0.5})
+    assert stand(runs, declared, 8)["combined"]["verdict"] == "better"
+    runs.loc[(runs["arm"] != "kd") & (runs["seed"] >= 8), "nll"] = 9.0
+    found = stand(runs, declared, 10)["combined"]
+    assert found["n"] == 10 and found["statistic"] > 0
+    assert (found["verdict"], found["decided"]) == ("better", 2)
+
+
+def test_arms_that_are_not_compared_change_nothing():
+    lost = {("combined", 0, 2): "failed"}
+    alone = runs_of({"combined": -0.2, "perturbation": 0.0}, statuses=lost)
+    among = runs_of({"combined": -0.2, "perturbation": 0.0, "other": 40.0}, statuses=lost)
+    assert stand(among, study(), 8) == stand(alone, study(), 8)
+
+
+def test_what_an_arm_has_not_measured_is_no_failure_of_it():
+    """A plain student has no members, and so no barrier between any."""
+    runs = runs_of({"combined": 0.0})
+    runs["barrier"] = np.where(runs["arm"] == "combined", 0.3, np.nan)
+    declared = study(primary="barrier", families={"f": {"pairs": [["combined", "kd"]]}})
+    with pytest.raises(AnalysisError, match="10 finished runs have no barrier"):
+        stand(runs, declared, 8)
 
 
 def test_equivalence_ends_a_comparison():
