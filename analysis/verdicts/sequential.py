@@ -161,7 +161,11 @@ def _judge(
     for i, ((data_name, model), _, c) in enumerate(rows):
         d, kind = data[i], int(outcome[i])
         toward = _statistic(d, design) if len(d) else math.nan
-        verdict = NAMES[kind * (_direction(d, different[:, i, : look[i] + 1], design) * sign if kind == 1 else 1)] if kind else "open"
+        verdict = (
+            NAMES[kind * (_direction(d, different[:, i, : look[i] + 1], design) * sign if kind == 1 else 1)]
+            if kind
+            else "open"
+        )
         if verdict == "open" and len(d) == design.most:
             verdict = "inconclusive"
         low, high = sequential.repeated_interval(d, design, study.alpha) if len(d) else (-math.inf, math.inf)
