@@ -159,16 +159,15 @@ class Study:
     def look(self) -> None:
         """Take the next look and log it."""
         from analysis.records import mixtures
-        from analysis.records.declared import outside
         from analysis.records.looks import append_look, read_looks
         from analysis.records.texts import few
         from analysis.report.tables.sequential import say_look
-        from analysis.verdicts.sequential import entry
+        from analysis.verdicts.sequential import entry, strangers
 
         runs = self._runs()
-        if strangers := outside(runs, self.declared):
+        if others := strangers(runs, self.declared):
             raise ConfigError(
-                f"{len(strangers)} runs in {self.folder} were not made under this study ({few(strangers)}): nobody knows who "
+                f"{len(others)} runs in {self.folder} were not made under this study ({few(others)}): nobody knows who "
                 "has looked at them; use another runs=FOLDER"
             )
         mixtures.refuse(mixtures.find(runs, self.declared), ())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from analysis.inference import sequential, statistics
 from analysis.records import metrics
+from analysis.records.declared import outside
 from analysis.records.errors import AnalysisError
 from analysis.records.looks import as_json
 from analysis.records.outcomes import ended, failed
@@ -119,8 +120,7 @@ def stand(runs: pd.DataFrame, study: Study, seeds: list[int], sets: list[int]) -
     design = design_of(study)
     found = []
     families = compared(study)
-    arms = {arm for comparisons in families.values() for c in comparisons for arm in c.weights}
-    places = outcomes(runs[runs["arm"].isin(arms)], study.primary)
+    places = outcomes(runs[runs["arm"].isin(_arms(families))], study.primary)
     for name, comparisons in families.items():
         # A family is its comparisons in all places: they share its level.
         rows = [(place, held, c) for place, held in places.items() for c in comparisons]
@@ -224,6 +224,30 @@ def changed(runs: pd.DataFrame, study: Study, look: Look) -> str | None:
     return other and " and ".join(filter(None, other[-2:]))
 
 
+def _rules(study: Study) -> dict[str, Any]:
+    """What a look says of how it was taken."""
+    sequential = study.sequential
+    return {
+        "primary": study.primary, "alpha": study.alpha, "looks": list(sequential.looks), "spending": sequential.spending,
+        "statistic": sequential.statistic,
+    }  # fmt: skip
+
+
+def other_rules(study: Study, look: Look) -> str | None:
+    """Where a look was taken otherwise than the study declares, in words; None where it was not."""
+    wanted = _rules(study)
+    return next((f"{key} {look[key]}, not {value}" for key, value in wanted.items() if look[key] != value), None)
+
+
+def strangers(runs: pd.DataFrame, study: Study) -> list[str]:
+    """The compared runs whose own record does not declare this study."""
+    return outside(runs[runs["arm"].isin(_arms(compared(study)))], study)
+
+
+def _arms(families: dict[str, list[Comparison]]) -> set[str]:
+    return {arm for comparisons in families.values() for c in comparisons for arm in c.weights}
+
+
 def entry(
     runs: pd.DataFrame, study: Study, seeds: list[int], sets: list[int], number: int, declared: str,
     previous: str | None, taken: str,
@@ -232,8 +256,7 @@ def entry(
     counted = ended(runs[runs["seed"].isin(seeds)])
     worst = counted[_bad(counted, study.primary)]
     return {
-        "format": 1, "look": number, "taken": taken, "declared": declared, "primary": study.primary,
-        "alpha": study.alpha, "looks": list(study.sequential.looks), "spending": study.sequential.spending,
-        "statistic": study.sequential.statistic, "seeds": seeds, "sets": sets, "runs": len(counted),
+        "format": 1, "look": number, "taken": taken, "declared": declared, **_rules(study),
+        "seeds": seeds, "sets": sets, "runs": len(counted),
         "failed": sorted(worst["run"]), "standings": stand(runs, study, seeds, sets), "previous": previous,
     }  # fmt: skip

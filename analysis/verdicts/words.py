@@ -169,8 +169,9 @@ def too_few(found: list[Contrast]) -> str:
     enough = max(statistics.pairs_for_floor(c.alpha, c.family_size, c.test) for c in tried)
     most, least = max(c.n for c in tried), min(c.floor_adjusted for c in tried)
     seeds = "1 seed" if most == 1 else f"{most} seeds"
+    whose = f"these {len(tried)} comparisons" if len(tried) > 1 else "this comparison"
     return (
-        f"Nothing can be established with {seeds}, whatever the differences: no p of these {len(tried)} comparisons "
+        f"Nothing can be established with {seeds}, whatever the differences: no p of {whose} "
         f"could have been below {probability(least)}; {enough} seeds could. The tables have the estimates."
     )
 

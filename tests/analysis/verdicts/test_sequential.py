@@ -1,5 +1,6 @@
 """Looks at runs: which seeds count, what a failed run is, which arms go on, and what is shown."""
 
+import json
 import shutil
 
 import numpy as np
@@ -12,7 +13,7 @@ from analysis.records.errors import AnalysisError
 from analysis.records.looks import append_look, read_looks
 from analysis.records.outcomes import add_collapse
 from analysis.verdicts import sequential
-from tests.analysis.synthetic import make_run
+from tests.analysis.synthetic import change, make_run
 
 BLOCK = {
     "primary": "nll",
@@ -206,6 +207,19 @@ def test_looks_of_other_runs_are_not_shown(change, tmp_path, capsys):
     said = capsys.readouterr()
     assert "are not those that look 2 saw" in said.err
     assert not said.out
+
+
+def test_looks_of_another_study_are_not_shown_and_runs_of_none_are_named(tmp_path, capsys):
+    take_two(tmp_path)
+    text = json.dumps({"study": BLOCK | {"alpha": 0.2}})
+    (tmp_path / "later.yaml").write_text(text)
+    assert main([str(tmp_path), "--study", str(tmp_path / "later.yaml")]) == 2
+    assert "the looks were taken at alpha 0.05, not 0.2 as the study declares" in capsys.readouterr().err
+    (tmp_path / "later.yaml").write_text(json.dumps({"study": BLOCK}))
+    for directory in tmp_path.glob("combined-*"):
+        change(directory, "config.study", None)
+    assert main([str(tmp_path), "--study", str(tmp_path / "later.yaml")]) == 0
+    assert "8 of these runs do not declare this study" in capsys.readouterr().out
 
 
 def test_an_export_has_no_looks(tmp_path, capsys):
