@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.records.errors import AnalysisError, AnalysisWarning
-from analysis.records.texts import plain
+from analysis.records.texts import few, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +96,7 @@ def _looks(arguments: argparse.Namespace, frame: pd.DataFrame, study: Study) -> 
     """A sequential study: its looks, and nothing of what came after the last of them."""
     from analysis.records.looks import LOOKS, read_looks
     from analysis.report.tables.sequential import ending, looks_table, standings_table
-    from analysis.verdicts.sequential import changed
+    from analysis.verdicts.sequential import changed, other_rules, strangers
 
     folders = [folder for folder in arguments.runs if Path(folder).is_dir()]
     if not folders:
@@ -111,11 +111,19 @@ def _looks(arguments: argparse.Namespace, frame: pd.DataFrame, study: Study) -> 
         )
         return 0
     (log,) = logs
+    if otherwise := other_rules(study, log[-1]):
+        raise AnalysisError(f"the looks were taken at {otherwise} as the study declares: they are another study's")
     if other := changed(frame, study, log[-1]):
         raise AnalysisError(
             f"the runs of {other} are not those that look {log[-1]['look']} saw, and looks are shown beside no others"
         )
-    _emit(arguments, [looks_table(log), *map(standings_table, log)], ending(log))
+    lines = ending(log)
+    if others := strangers(frame, study):
+        lines.append(
+            f"{len(others)} of these runs do not declare this study in their records ({few(others)}): who looked at them "
+            "before is not known, and every verdict is exploratory."
+        )
+    _emit(arguments, [looks_table(log), *map(standings_table, log)], lines)
     return 0
 
 

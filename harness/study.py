@@ -120,6 +120,8 @@ class Study:
             raise ConfigError(
                 f"{self.folder} has looks of a study that was declared otherwise: use another runs=FOLDER"
             )
+        if self.log and self.log[-1]["seeds"] != self.seeds[: len(self.log[-1]["seeds"])]:
+            raise ConfigError(f"{self.folder} has looks at seeds in another order: give them in the order they had")
 
     def digest(self) -> str:
         """Of all that must not change between looks: the study and its runs, seeds and recipe included."""
@@ -158,10 +160,16 @@ class Study:
         """Take the next look and log it."""
         from analysis.records import mixtures
         from analysis.records.looks import append_look, read_looks
+        from analysis.records.texts import few
         from analysis.report.tables.sequential import say_look
-        from analysis.verdicts.sequential import entry
+        from analysis.verdicts.sequential import entry, strangers
 
         runs = self._runs()
+        if others := strangers(runs, self.declared):
+            raise ConfigError(
+                f"{len(others)} runs in {self.folder} were not made under this study ({few(others)}): nobody knows who "
+                "has looked at them; use another runs=FOLDER"
+            )
         mixtures.refuse(mixtures.find(runs, self.declared), ())
         self._check_past(runs)
         taken = datetime.now(timezone.utc).isoformat(timespec="seconds")

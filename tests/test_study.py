@@ -108,7 +108,15 @@ def test_another_recipe_is_another_study(tmp_path: Path) -> None:
     head = study(tmp_path, "train.lr=0.01")
     assert head.ends() == 2
     assert "has looks of a study that was declared otherwise" in head.said
+    head = study(tmp_path, "seed=7,6,5,4,3,2,1,0")
+    assert head.ends() == 2
+    assert "has looks at seeds in another order" in head.said
+    (tmp_path / "looks.jsonl").unlink()
+    head = study(tmp_path, margins=",alpha:0.2")
+    assert head.ends() == 2
+    assert "were not made under this study" in head.said and "use another runs=FOLDER" in head.said
     assert students(tmp_path) == before
+    assert not (tmp_path / "looks.jsonl").exists()
 
 
 def test_failed_runs_have_ended_as_the_worst(tmp_path: Path) -> None:

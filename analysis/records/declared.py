@@ -170,6 +170,10 @@ def _sequential(body: dict[str, Any], block: dict[str, Any]) -> Sequential:
             raise AnalysisError(f"sequential: unknown {key} {plain(repr(chosen[key]))}: choose {' or '.join(known)}")
     if not block.get("families"):
         raise AnalysisError("sequential: a study that stops by its verdicts declares its families")
+    if block.get("seeds") is not None and limits.seeds(block["seeds"]) != looks[-1]:
+        raise AnalysisError(
+            f"sequential: the last look is at {looks[-1]} seeds, `seeds` says {block['seeds']}: leave it out"
+        )
     return Sequential(tuple(looks), **chosen)
 
 
@@ -211,7 +215,7 @@ def outside(frame: pd.DataFrame, study: Study) -> list[str]:
 
 
 def beyond(frame: pd.DataFrame, study: Study) -> list[str]:
-    """Where more seeds have run than the study declared, in words."""
+    """Where another number of seeds has run than the study declared, in words: to look now and later is to look twice."""
     lines = []
     for (data, model), block in frame.groupby(["data", "model"], sort=True) if study.seeds else ():
         count = block["seed"].nunique()
@@ -219,6 +223,11 @@ def beyond(frame: pd.DataFrame, study: Study) -> list[str]:
             lines.append(
                 f"{data} x {model}: the study declared {study.seeds} seeds and {count} have run; to look again with more "
                 "seeds finds what is not there more often than its level says."
+            )
+        elif count < study.seeds:
+            lines.append(
+                f"{data} x {model}: {count} of the {study.seeds} seeds have run that the study declared; who looks now and "
+                "again when all are there finds what is not there more often than its level says."
             )
     return lines
 

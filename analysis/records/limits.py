@@ -12,7 +12,8 @@ from analysis.records.errors import AnalysisError
 from analysis.records.texts import plain
 
 MOST = 1e9  # what is larger, or infinite, is no limit
-Alpha = Annotated[float, Meta(gt=0, lt=0.5)]
+# Sampled sign flips reach no p below 1e-5, exact ones with 32 seeds none below 5e-10, for a family too.
+Alpha = Annotated[float, Meta(ge=1e-5, lt=0.5)]
 Margin = Annotated[float, Meta(gt=0, lt=MOST)]
 Seeds = Annotated[int, Meta(ge=2, lt=10**6)]
 COLLAPSE = {"accuracy": Annotated[float, Meta(gt=0, le=1)], "barrier": Margin}
@@ -21,8 +22,11 @@ TOLERANCES = {"speed": Annotated[float, Meta(ge=0, lt=1)], "memory": Annotated[f
 
 
 def alpha(value: Any) -> float:
-    """An error level: above 0, below 0.5, where a test is no better than a coin. Raises AnalysisError."""
-    return _number(value, Alpha, "alpha must lie between 0 and 0.5")
+    """An error level: not below what the tests can tell, below 0.5, where one is no better than a coin.
+
+    Raises AnalysisError.
+    """
+    return _number(value, Alpha, "alpha must lie between 0.00001 and 0.5")
 
 
 def margin(column: str, value: Any) -> float:

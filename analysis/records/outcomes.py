@@ -38,21 +38,22 @@ def failed(runs: pd.DataFrame, column: str = "nll") -> NDArray:
 
 
 def collapsed(runs: pd.DataFrame, rule: Mapping[str, float]) -> NDArray:
-    """[runs] bool: finished, and collapsed by the study's rule as far as the run has what the rule looks at."""
-    bad = np.zeros(len(runs), bool)
+    """[runs]: 1 where a finished run collapsed by the study's rule, 0 where it did not, NaN where nobody can tell: it has
+    not finished well, or has nothing that the rule looks at (a student without a teacher and without members).
+    """
+    bad, known = np.zeros((2, len(runs)), bool)
     if {"acc", "teacher_acc"} <= set(runs) and "accuracy" in rule:
-        bad |= (runs["acc"].astype(float) < rule["accuracy"] * runs["teacher_acc"].astype(float)).to_numpy()
+        own, teacher = runs["acc"].astype(float).to_numpy(), runs["teacher_acc"].astype(float).to_numpy()
+        bad, known = own < rule["accuracy"] * teacher, np.isfinite(own) & np.isfinite(teacher)
     if "barrier_max" in runs and "barrier" in rule:
-        bad |= (runs["barrier_max"].astype(float) > rule["barrier"]).to_numpy()
-    return bad & (runs["status"] == "done").to_numpy()
+        barrier = runs["barrier_max"].astype(float).to_numpy()
+        bad, known = bad | (barrier > rule["barrier"]), known | np.isfinite(barrier)
+    return np.where(known & (runs["status"] == "done").to_numpy(), bad.astype(float), np.nan)
 
 
 def add_collapse(runs: pd.DataFrame, primary: str, rule: Mapping[str, float]) -> pd.DataFrame:
-    """The runs with a column `collapsed`, 0 or 1, NaN where they did not finish, if that is what a study asks about."""
-    if primary != "collapsed":
-        return runs
-    values = collapsed(runs, rule).astype(float)
-    return runs.assign(collapsed=np.where(runs["status"] == "done", values, np.nan))
+    """The runs with a column `collapsed`, if that is what a study asks about."""
+    return runs.assign(collapsed=collapsed(runs, rule)) if primary == "collapsed" else runs
 
 
 def _notes(runs: pd.DataFrame) -> list:

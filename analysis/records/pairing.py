@@ -88,10 +88,12 @@ def pair(runs: pd.DataFrame, weights: Mapping[str, float], column: str) -> Pairs
     tied = _weighted(wide, weights).isna()
     dropped += [f"seed {seed}, teacher set {number}: runs failed on both sides" for number, seed in wide.index[tied]]
     wide = wide[~tied]
-    wide, left = _crossed(wide)
+    left = incomplete(wide.index.to_frame(index=False))
+    dropped += [f"seed {seed}: {lacks}" for seed, lacks in left.items()]
+    wide = wide[~wide.index.isin(list(left), level="seed")]
     split = _weighted(wide, weights).groupby(level="seed").mean().isna()
     undecided = list(split.index[split])
-    dropped += left + [f"seed {seed}: runs failed on either side, with different teachers" for seed in undecided]
+    dropped += [f"seed {seed}: runs failed on either side, with different teachers" for seed in undecided]
     wide = wide[~wide.index.isin(undecided, level="seed")]
     return Pairs(wide, hashes.loc[wide.index], dict(weights), tuple(dropped))
 
@@ -101,14 +103,14 @@ def _weighted(values: pd.DataFrame, weights: Mapping[str, float]) -> pd.Series:
     return sum(values[arm] * weight for arm, weight in weights.items())
 
 
-def _crossed(wide: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The seeds that met every teacher set, and what left, in words. Sets that share no seed are not crossed at all."""
-    met = wide.index.to_frame().groupby(level="seed")["teacher_set"].agg(set)
-    if not len(met) or met.map(len).max() == 1:
-        return wide, []
-    sets = set.union(*met)
-    lacking = met[met.map(len) < len(sets)]
-    words = [
-        f"seed {seed}: it lacks teacher set {', '.join(map(str, sorted(sets - had)))}" for seed, had in lacking.items()
-    ]
-    return wide[~wide.index.isin(lacking.index, level="seed")], words
+def incomplete(met: pd.DataFrame) -> dict[int, str]:
+    """The seeds that lack a teacher set which others met, each with what it lacks, in words.
+
+    met: rows with teacher_set and seed. Sets that share no seed are not crossed at all, and no seed lacks one.
+    """
+    had = met.groupby("seed")["teacher_set"].agg(set)
+    if not len(had) or had.map(len).max() == 1:
+        return {}
+    sets = set.union(*had)
+    lacking = had[had.map(len) < len(sets)]
+    return {seed: f"it lacks teacher set {', '.join(map(str, sorted(sets - its)))}" for seed, its in lacking.items()}

@@ -77,8 +77,7 @@ class Family:
             variants = self.arms or tuple(arm for arm in present if arm != self.reference)
             wanted = [(variant, self.reference) for variant in variants]
         elif self.kind == "ladder":
-            steps = [arm for arm in self.arms if arm in present]
-            wanted = [(b, a) for a, b in pairwise(steps)]
+            wanted = [(b, a) for a, b in pairwise(self.arms)]  # a step over an absent arm was not declared
         else:
             wanted = list(self.pairs)
         return [(a, b) for a, b in wanted if a in present and b in present]

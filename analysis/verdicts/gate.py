@@ -25,6 +25,8 @@ from analysis.records.errors import AnalysisError, Mixture
 from analysis.records.mixtures import decides, recipe
 from analysis.records.options import of_method
 from analysis.records.outcomes import ended
+from analysis.records.pairing import incomplete
+from analysis.records.texts import few
 from analysis.records.uses import digest_of_runs
 from analysis.verdicts.check import (
     FAILED,
@@ -116,17 +118,22 @@ def _qualities(
 ) -> Iterator[Check]:
     """The checks of one arm: on every (data, model) that both sides have, and every metric with a margin."""
     blocks = list(joined.groupby(["data", "model"])) or [((None, None), joined)]
+    places = set(theirs.groupby(["data", "model"]).groups)
     for (data, model), pairs in blocks:
         frozen = theirs[(theirs["data"] == data) & (theirs["model"] == model)] if data else theirs
-        note, subject = _strangers(pairs, arm, other), _subject(pairs, arm)
-        whole, n = frozen["seed"].nunique(), pairs["seed"].nunique()
+        left, subject = incomplete(pairs), _subject(pairs, arm)
+        note = " ".join(filter(None, (_strangers(pairs, arm, other), _lacking(left, arm))))
+        frozen = frozen[frozen["teacher_set"].isin(pairs["teacher_set"])] if data else frozen
+        whole, n = frozen["seed"].nunique() - len(incomplete(frozen)), pairs["seed"].nunique() - len(left)
         level = level_of_look(alpha, n, whole, [use["seeds"] for use in uses if use["subject"] == subject])
         for column, margin in margins.items():
             one = _check_pairs(pairs, column, margin, alpha, test, arm, other, level)
             one = _short(replace(one, note=note, subject=subject, seeds=n), whole)
             if level < alpha and np.isfinite(one.p_worse):
                 one = replace(one, words=f"{one.words} (level {level:.2g}: a look at {n} of {whole} seeds)")
-            yield one if len(blocks) == 1 else replace(one, variant=f"{arm} on {data} x {model}")
+            yield one if len(places) == 1 or not data else replace(one, variant=f"{arm} on {data} x {model}")
+    for data, model in sorted(places - set(joined.groupby(["data", "model"]).groups)) if len(joined) else ():
+        yield Check(f"{arm} on {data} x {model}", other, "", UNKNOWN, 0, words="no new runs (not judged)")
 
 
 def _check_pairs(
@@ -137,8 +144,9 @@ def _check_pairs(
         return Check(arm, other, column, UNKNOWN, 0, margin=margin, words="not measured on both sides")
     old, new = pairs[f"{column}_old"].astype(float), pairs[f"{column}_new"].astype(float)
     lost = np.isfinite(old) & ((pairs["status"] != "done") | ~np.isfinite(new))
-    pairs = pairs[pairs["status"] == "done"]
-    # A seed that lost a run in one teacher set has lost what the others are compared with.
+    # A seed without all teacher sets would be an average over other teachers than the rest.
+    left = {*incomplete(pairs), *pairs.loc[lost, "seed"]}
+    pairs = pairs[(pairs["status"] == "done") & ~pairs["seed"].isin(left)]
     d = (new - old)[pairs.index].groupby(pairs["seed"]).mean()
     measured = [name for name in {column, *metrics.MAIN} if f"{name}_old" in pairs]  # accuracies alone may tie
     same = all((pairs[f"{name}_new"] == pairs[f"{name}_old"]).all() for name in measured)
@@ -146,6 +154,13 @@ def _check_pairs(
     if same and len(pairs) and not lost.any():
         return unchanged(d, column, margin, alpha, arm, other)
     return survivors(check(d, column, margin, alpha, test, arm, other, level), int(lost.sum()), len(old))
+
+
+def _lacking(left: dict[int, str], arm: str) -> str:
+    """Which seeds are in no test for want of a teacher set, in words."""
+    if not left:
+        return ""
+    return f"* {arm}: left out of the tests, {few([f'seed {seed}: {lacks}' for seed, lacks in left.items()])}."
 
 
 def level_of_look(alpha: float, n: int, whole: int, earlier: Iterable[int] = ()) -> float:
@@ -183,7 +198,7 @@ def say_age(baseline: Baseline, uses: list[Use], runs: pd.DataFrame) -> str:
     days = max(0, (datetime.now(timezone.utc) - frozen).days)
     age = f"baseline frozen {baseline['frozen'][:10]}, {days} day{'s' * (days != 1)} ago"
     if not (times := len({use["runs"] for use in uses} - {digest_of_runs(runs["run"])})):
-        return f"{age}, not used before"
+        return f"{age}, not used before by what stands beside it"
     return (
         f"{age}, used for {times} other set{'s' * (times != 1)} of runs: the luck of its own seeds is the same in all of "
         "these verdicts"

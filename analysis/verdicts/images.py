@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.inference.crossed import standard_error
 from analysis.records.errors import AnalysisError, AnalysisWarning
-from analysis.records.pairing import pair
+from analysis.records.pairing import incomplete, pair
 from analysis.records.predictions import read, size
 
 if TYPE_CHECKING:
@@ -38,9 +38,15 @@ class ImageComparison:
     runs: tuple[str, ...]
 
     def crossed(self, values: NDArray) -> NDArray:
-        """Values [S, N] as [sets, seeds, N], in which order pairing has left them; sets that share no seed are one."""
-        sets, seeds = (len(set(numbers)) for numbers in zip(*self.keys, strict=True))
-        return values.reshape(sets if sets * seeds == len(values) else 1, -1, values.shape[-1])
+        """Values [S, N] as [sets, seeds, N], in which order pairing has left them; sets that share no seed are one. A seed
+        that lost a run with one teacher set is left out: its other runs are not independent of each other.
+        """
+        import pandas as pd
+
+        left = incomplete(pd.DataFrame(self.keys, columns=["teacher_set", "seed"]))
+        kept = [i for i, (_, seed) in enumerate(self.keys) if seed not in left]
+        sets, seeds = (len({self.keys[i][j] for i in kept}) for j in (0, 1))
+        return values[kept].reshape(sets if sets * seeds == len(kept) else 1, -1, values.shape[-1])
 
 
 def compare_images(block: pd.DataFrame, variant: str, reference: str) -> ImageComparison:

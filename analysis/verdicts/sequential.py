@@ -1,8 +1,8 @@
 """A look at a sequential study: how each of its comparisons stands, and which arms need not run on.
 
 A seed counts when all arms that are still open have ended on it, with every teacher set. A run that failed, diverged or
-has no finite value is the worst: of ranks, an infinite one; of a mean, the worst value that any run had by the look
-that its seed came in with, which no later look changes.
+has no finite value is the worst: of ranks, an infinite one; of a mean, the worst value that any run of the compared
+arms had by the look that its seed came in with, which no later look changes. What other arms a folder has does not count.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from analysis.inference import sequential, statistics
 from analysis.records import metrics
+from analysis.records.declared import outside
+from analysis.records.errors import AnalysisError
 from analysis.records.looks import as_json
 from analysis.records.outcomes import ended, failed
+from analysis.records.texts import few
 from analysis.verdicts.contrast import Comparison
 from analysis.verdicts.contrasts import comparisons_of
 
@@ -88,8 +91,17 @@ class Outcomes:
 
 
 def outcomes(runs: pd.DataFrame, column: str) -> dict[Place, Outcomes]:
-    """The primary metric by place; runs are rows with arm, status and teacher set."""
+    """The primary metric by place; runs are rows with arm, status and teacher set.
+
+    Raises AnalysisError where runs have not measured it: that would be no outcome, but the worst of all.
+    """
     runs, sign = ended(runs).copy(), metrics.metric(column).sign
+    silent = runs[_bad(runs, column) & ~failed(runs, column)]
+    if len(silent):
+        raise AnalysisError(
+            f"{len(silent)} finished runs have no {column} ({few(silent['run'])}): a study cannot be judged by what its arms "
+            "have not measured"
+        )
     runs["_value"] = np.where(_bad(runs, column), -sign * np.inf, runs.get(column, np.nan)).astype(float)
     return {
         place: Outcomes(block.pivot(index=["teacher_set", "seed"], columns="arm", values="_value"), sign)
@@ -107,8 +119,9 @@ def stand(runs: pd.DataFrame, study: Study, seeds: list[int], sets: list[int]) -
     """How every comparison stands after the looks that these seeds complete. At the last look none stays open."""
     design = design_of(study)
     found = []
-    places = outcomes(runs, study.primary)
-    for name, comparisons in compared(study).items():
+    families = compared(study)
+    places = outcomes(runs[runs["arm"].isin(_arms(families))], study.primary)
+    for name, comparisons in families.items():
         # A family is its comparisons in all places: they share its level.
         rows = [(place, held, c) for place, held in places.items() for c in comparisons]
         data = []
@@ -148,7 +161,11 @@ def _judge(
     for i, ((data_name, model), _, c) in enumerate(rows):
         d, kind = data[i], int(outcome[i])
         toward = _statistic(d, design) if len(d) else math.nan
-        verdict = NAMES[kind * (int(np.sign(toward)) * sign if kind == 1 else 1)] if kind else "open"
+        verdict = (
+            NAMES[kind * (_direction(d, different[:, i, : look[i] + 1], design) * sign if kind == 1 else 1)]
+            if kind
+            else "open"
+        )
         if verdict == "open" and len(d) == design.most:
             verdict = "inconclusive"
         low, high = sequential.repeated_interval(d, design, study.alpha) if len(d) else (-math.inf, math.inf)
@@ -167,6 +184,16 @@ def _judge(
             }
         )  # fmt: skip
     return standings
+
+
+def _direction(d: NDArray, crossed: NDArray, design: sequential.Design) -> int:
+    """Which way the difference was found, 1 or -1: at the first look that crossed the strictest level which any did.
+
+    crossed: [levels, looks], up to the look that decided. Seeds that came later, for the sake of other comparisons, do
+    not turn what was found.
+    """
+    strictest = crossed[crossed.any(-1)][-1]
+    return int(np.sign(_statistic(d[: design.looks[int(strictest.argmax())]], design)))
 
 
 def _equivalence_p(d: NDArray, margin: float | None, design: sequential.Design) -> float:
@@ -197,6 +224,30 @@ def changed(runs: pd.DataFrame, study: Study, look: Look) -> str | None:
     return other and " and ".join(filter(None, other[-2:]))
 
 
+def _rules(study: Study) -> dict[str, Any]:
+    """What a look says of how it was taken."""
+    sequential = study.sequential
+    return {
+        "primary": study.primary, "alpha": study.alpha, "looks": list(sequential.looks), "spending": sequential.spending,
+        "statistic": sequential.statistic,
+    }  # fmt: skip
+
+
+def other_rules(study: Study, look: Look) -> str | None:
+    """Where a look was taken otherwise than the study declares, in words; None where it was not."""
+    wanted = _rules(study)
+    return next((f"{key} {look[key]}, not {value}" for key, value in wanted.items() if look[key] != value), None)
+
+
+def strangers(runs: pd.DataFrame, study: Study) -> list[str]:
+    """The compared runs whose own record does not declare this study."""
+    return outside(runs[runs["arm"].isin(_arms(compared(study)))], study)
+
+
+def _arms(families: dict[str, list[Comparison]]) -> set[str]:
+    return {arm for comparisons in families.values() for c in comparisons for arm in c.weights}
+
+
 def entry(
     runs: pd.DataFrame, study: Study, seeds: list[int], sets: list[int], number: int, declared: str,
     previous: str | None, taken: str,
@@ -205,8 +256,7 @@ def entry(
     counted = ended(runs[runs["seed"].isin(seeds)])
     worst = counted[_bad(counted, study.primary)]
     return {
-        "format": 1, "look": number, "taken": taken, "declared": declared, "primary": study.primary,
-        "alpha": study.alpha, "looks": list(study.sequential.looks), "spending": study.sequential.spending,
-        "statistic": study.sequential.statistic, "seeds": seeds, "sets": sets, "runs": len(counted),
+        "format": 1, "look": number, "taken": taken, "declared": declared, **_rules(study),
+        "seeds": seeds, "sets": sets, "runs": len(counted),
         "failed": sorted(worst["run"]), "standings": stand(runs, study, seeds, sets), "previous": previous,
     }  # fmt: skip

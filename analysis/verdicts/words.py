@@ -75,19 +75,29 @@ def _claim(c: Contrast, label: str) -> str:
         return f"{c.variant}: {_INTERACTION[c.verdict]} ({numbers})."
     if c.kind == "effect":
         tail = ", though by less than the margin" if small and c.verdict in ("better", "worse") else ""
-        return f"Main effect: {c.variant} {_EFFECT[c.verdict]}{sets}{tail} ({numbers})."
+        where = " in the typical run" if c.failed and c.verdict != "inconclusive" else ""
+        return f"Main effect: {c.variant} {_EFFECT[c.verdict]}{where}{sets}{tail} ({numbers})."
     if c.verdict in ("better", "worse"):
         tail = ", though by less than the margin" if small else ""
+        if c.outcomes and not _holds_of_ranks(c):
+            of_all = f"On average {c.variant} is {c.verdict} than {c.reference}"
+            return f"{of_all}{sets}{tail}; of the typical run that is not shown ({numbers})."
         if c.outcomes:  # where some runs are lost, better is not said of all
             return f"The typical run of {c.variant} is {c.verdict} than that of {c.reference}{sets}{tail} ({numbers})."
         return f"{c.variant} is {c.verdict} than {c.reference}{sets}{tail} ({numbers})."
     if c.verdict == "equivalent":
         m = metrics.metric(c.metric)
+        who = f"The typical runs of {c.variant} and {c.reference}" if c.failed else f"{c.variant} and {c.reference}"
         return (
-            f"{c.variant} and {c.reference} are equivalent within the margin of {m.text(c.margin)}{sets} "
+            f"{who} are equivalent within the margin of {m.text(c.margin)}{sets} "
             f"({numbers}, {p_equals(c.p_equivalence, 'equivalence p')})."
         )
     return f"{c.variant} against {c.reference} is inconclusive ({numbers})."
+
+
+def _holds_of_ranks(c: Contrast) -> bool:
+    """Whether the typical run differs as well, and that way: where runs collapsed it is means that were tested."""
+    return c.failed or (c.p_rank <= c.alpha and c.typical * c.difference > 0)
 
 
 def _subject(c: Contrast) -> str:
@@ -159,8 +169,9 @@ def too_few(found: list[Contrast]) -> str:
     enough = max(statistics.pairs_for_floor(c.alpha, c.family_size, c.test) for c in tried)
     most, least = max(c.n for c in tried), min(c.floor_adjusted for c in tried)
     seeds = "1 seed" if most == 1 else f"{most} seeds"
+    whose = f"these {len(tried)} comparisons" if len(tried) > 1 else "this comparison"
     return (
-        f"Nothing can be established with {seeds}, whatever the differences: no p of these {len(tried)} comparisons "
+        f"Nothing can be established with {seeds}, whatever the differences: no p of {whose} "
         f"could have been below {probability(least)}; {enough} seeds could. The tables have the estimates."
     )
 

@@ -110,7 +110,8 @@ def _typical(runs: pd.DataFrame, m: metrics.Metric, study: Study) -> list[str]:
     values = np.where(bad, -np.inf * m.sign, runs[m.column].astype(float))
     values = values[~np.isnan(values)]
     typical_ = interquartile_mean(values)
-    lost = share(int(collapsed(runs, study.collapse).sum()), int((~bad).sum()))
+    told = collapsed(runs, study.collapse)[~bad]
+    lost = share(int(np.nansum(told)), int(np.isfinite(told).sum()))
     shown_ = [m.text(x) if np.isfinite(x) else "failed" for x in (typical_, worst(values, m.sign))]
     shown_[1] = "failed" if bad.any() else shown_[1]
     return [*shown_, shown(lost) if lost.n else "-"]

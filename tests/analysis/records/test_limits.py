@@ -18,10 +18,10 @@ NONE = [float("nan"), float("inf"), -float("inf"), -0.01, 0, 10**400, True, "0.0
 
 @pytest.mark.parametrize("value", [*NONE, 0.5, 2, 0.9999])
 def test_levels_that_are_none(value):
-    with pytest.raises(AnalysisError, match=r"alpha must lie between 0 and 0\.5"):
+    with pytest.raises(AnalysisError, match=r"alpha must lie between 0\.00001 and 0\.5"):
         limits.alpha(value)
     if value is not None:
-        with pytest.raises(AnalysisError, match=r"alpha must lie between 0 and 0\.5"):
+        with pytest.raises(AnalysisError, match=r"alpha must lie between 0\.00001 and 0\.5"):
             parse({"alpha": value}, "test")
     assert limits.alpha(0.49) == 0.49
 

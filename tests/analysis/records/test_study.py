@@ -16,7 +16,12 @@ from tests.analysis.synthetic import make_run
     "block, message",
     [
         ({"primry": "nll"}, "unknown keys primry"),
-        ({"alpha": 5}, "alpha must lie between 0 and 0.5"),
+        ({"alpha": 5}, "alpha must lie between 0.00001 and 0.5"),
+        ({"alpha": 1e-12}, "alpha must lie between 0.00001 and 0.5"),  # no number of seeds reaches it
+        (
+            {"families": {"f": {"pairs": [["a", "b"]]}}, "sequential": {"looks": [6, 8]}, "seeds": 12},
+            "the last look is at 8 seeds, `seeds` says 12",
+        ),
         ({"primary": "speed"}, "no metric named 'speed'"),
         ({"margins": {"nll": -1}}, "margin of nll must be a positive number"),
         ({"test": "z"}, "unknown test 'z'"),

@@ -67,6 +67,21 @@ def test_a_family_has_its_declared_size_while_arms_arrive(tmp_path):
     assert found.p_adjusted == pytest.approx(4 * found.p)
 
 
+def test_a_step_over_an_absent_arm_was_not_declared(tmp_path):
+    block = {"families": {"ladder": {"ladder": ["kd", "ensemble_kd", "weight_averaging", "combined"]}}}
+    make_study(tmp_path, methods=("kd", "weight_averaging", "combined"), clean=False, files=False, study=block)
+    runs = load(tmp_path)
+    found = compute(runs, study_of(runs), ["nll"])
+    assert [(c.variant, c.reference, c.family_size) for c in found] == [("combined", "weight_averaging", 3)]
+
+
+def test_fewer_seeds_than_declared_are_a_first_look(tmp_path):
+    make_study(tmp_path, methods=TWO, clean=False, files=False, study={**BLOCK, "seeds": 12})
+    runs = load(tmp_path)
+    with pytest.warns(AnalysisWarning, match="8 of the 12 seeds have run that the study declared"):
+        compute(runs, study_of(runs), ["nll"])
+
+
 def test_more_seeds_than_declared_are_warned_of(tmp_path):
     make_study(tmp_path, methods=TWO, clean=False, files=False, study={**BLOCK, "seeds": 6})
     runs = load(tmp_path)

@@ -308,6 +308,34 @@ def test_a_regression_among_the_survivors_stays_one(tmp_path, baseline, capsys):
     assert "verdict: regression" in capsys.readouterr().out
 
 
+def test_seeds_without_all_teacher_sets_leave_by_name(tmp_path, capsys):
+    """With its second teachers the variant is much worse, and only two seeds met them."""
+    for number in (0, 1):
+        sweep(tmp_path / "old", teacher_set=number)
+    assert main(["freeze", str(tmp_path / "old"), "-o", str(tmp_path / "b.json")]) == 0
+    sweep(tmp_path / "new", key=1)
+    assert regress(tmp_path / "b.json", tmp_path / "new") == 0
+    sweep(tmp_path / "new", seeds=range(2), key=2, loss=0.3, teacher_set=1)
+    capsys.readouterr()
+    assert regress(tmp_path / "b.json", tmp_path / "new") == 2
+    out = table_of(capsys.readouterr().out)
+    assert "2 paired seeds cannot settle it" in out
+    assert "kd: left out of the tests, seed 2: it lacks teacher set 1" in out
+    fail(tmp_path / "new", 6)
+    assert regress(tmp_path / "b.json", tmp_path / "new") == 1, "a failed run is not left out with its seed"
+
+
+def test_places_without_new_runs_are_named_but_not_judged(tmp_path, capsys):
+    for model in ("preresnet_tiny", "wrn16_1"):
+        sweep(tmp_path / "old", model=model)
+    assert main(["freeze", str(tmp_path / "old"), "-o", str(tmp_path / "b.json")]) == 0
+    assert regress(tmp_path / "b.json", sweep(tmp_path / "new", key=1)) == 0
+    checks = gate.regress(read_baseline(tmp_path / "b.json"), load(tmp_path / "new"), cost=None)
+    assert [(c.variant, c.words) for c in checks if not c.metric] == [
+        ("kd on digits x wrn16_1", "no new runs (not judged)")
+    ]
+
+
 def many(generator, variants=5, seeds=8, metrics=2):
     """Differences of variants that do not differ, from one frozen baseline."""
     frozen = generator.normal(size=(1, metrics, seeds))

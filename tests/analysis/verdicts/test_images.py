@@ -29,3 +29,16 @@ def test_predictions_of_other_images_are_refused(tmp_path):
         predictions.read(directory)
     with pytest.raises(AnalysisError, match="no finished pair"):
         compare_images(load(tmp_path), "combined", "nobody")
+
+
+def test_a_seed_that_lost_a_run_is_not_crossed(tmp_path):
+    """Two sets of teachers, three seeds, one run failed: six rows less one are not five independent ones."""
+    for number in (0, 1):
+        for seed in range(3):
+            make_run(tmp_path, "kd", seed, teacher_set=number)
+            lost = (number, seed) == (1, 2)
+            make_run(tmp_path, "combined", seed, teacher_set=number, status="failed" if lost else "done")
+    found = compare_images(load(tmp_path), "combined", "kd")
+    assert len(found.keys) == 5
+    assert found.crossed(found.nll_variant).shape == (2, 2, len(found.labels))
+    assert np.array_equal(found.crossed(found.nll_variant)[1, 1], found.nll_variant[4])

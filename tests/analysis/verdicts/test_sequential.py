@@ -1,5 +1,6 @@
 """Looks at runs: which seeds count, what a failed run is, which arms go on, and what is shown."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.records.declared import parse
+from analysis.records.errors import AnalysisError
 from analysis.records.looks import append_look, read_looks
 from analysis.records.outcomes import add_collapse
 from analysis.verdicts import sequential
-from tests.analysis.synthetic import make_run
+from tests.analysis.synthetic import change, make_run
 
 BLOCK = {
     "primary": "nll",
@@ -103,6 +105,33 @@ def test_no_later_look_changes_what_a_failed_run_was():
     assert stand(runs, study(), 10)["combined"]["differences"][:6] == early
 
 
+def test_seeds_that_come_later_do_not_turn_what_was_found():
+    """The second step of a ladder goes on, and with it both arms of the first, which was found better at look 2."""
+    declared = study(families={"steps": {"ladder": ["kd", "combined", "perturbation"]}})
+    runs = runs_of({"combined": -0.5, "perturbation": -0.5})
+    assert stand(runs, declared, 8)["combined"]["verdict"] == "better"
+    runs.loc[(runs["arm"] != "kd") & (runs["seed"] >= 8), "nll"] = 9.0
+    found = stand(runs, declared, 10)["combined"]
+    assert found["n"] == 10 and found["statistic"] > 0
+    assert (found["verdict"], found["decided"]) == ("better", 2)
+
+
+def test_arms_that_are_not_compared_change_nothing():
+    lost = {("combined", 0, 2): "failed"}
+    alone = runs_of({"combined": -0.2, "perturbation": 0.0}, statuses=lost)
+    among = runs_of({"combined": -0.2, "perturbation": 0.0, "other": 40.0}, statuses=lost)
+    assert stand(among, study(), 8) == stand(alone, study(), 8)
+
+
+def test_what_an_arm_has_not_measured_is_no_failure_of_it():
+    """A plain student has no members, and so no barrier between any."""
+    runs = runs_of({"combined": 0.0})
+    runs["barrier"] = np.where(runs["arm"] == "combined", 0.3, np.nan)
+    declared = study(primary="barrier", families={"f": {"pairs": [["combined", "kd"]]}})
+    with pytest.raises(AnalysisError, match="10 finished runs have no barrier"):
+        stand(runs, declared, 8)
+
+
 def test_equivalence_ends_a_comparison():
     declared = study(margins={"nll": 0.2})
     found = stand(runs_of({"combined": 0.0, "perturbation": 0.0}, noise=0.02), declared, 8)
@@ -178,6 +207,19 @@ def test_looks_of_other_runs_are_not_shown(change, tmp_path, capsys):
     said = capsys.readouterr()
     assert "are not those that look 2 saw" in said.err
     assert not said.out
+
+
+def test_looks_of_another_study_are_not_shown_and_runs_of_none_are_named(tmp_path, capsys):
+    take_two(tmp_path)
+    text = json.dumps({"study": BLOCK | {"alpha": 0.2}})
+    (tmp_path / "later.yaml").write_text(text)
+    assert main([str(tmp_path), "--study", str(tmp_path / "later.yaml")]) == 2
+    assert "the looks were taken at alpha 0.05, not 0.2 as the study declares" in capsys.readouterr().err
+    (tmp_path / "later.yaml").write_text(json.dumps({"study": BLOCK}))
+    for directory in tmp_path.glob("combined-*"):
+        change(directory, "config.study", None)
+    assert main([str(tmp_path), "--study", str(tmp_path / "later.yaml")]) == 0
+    assert "8 of these runs do not declare this study" in capsys.readouterr().out
 
 
 def test_an_export_has_no_looks(tmp_path, capsys):

@@ -97,6 +97,38 @@ def test_one_collapsed_run_hides_the_mean_and_not_the_typical_run(tmp_path):
     assert {"typical", "p_rank", "outcomes"} <= set(compare(runs, Study(), ["nll"]).columns)
 
 
+def test_a_mean_that_collapsed_runs_make_is_not_said_of_the_typical_run(tmp_path):
+    """Seven runs of 24 collapse and the others are better: the mean is worse, the typical run is not."""
+    for seed in range(24):
+        lost = seed % 3 == 0 and seed < 21
+        for method, nll in (("ensemble_kd", 0.5), ("weight_averaging", 1.5 if lost else 0.45)):
+            metrics = {"nll": nll, "acc": 0.2 if lost and method != "ensemble_kd" else 0.97}
+            make_run(tmp_path, method, seed, metrics=metrics, files=False)
+    (found,) = [c for c in compute(load(tmp_path), Study(), ["nll"]) if c.family == "variants"]
+    assert found.verdict == "worse" and found.difference > 0 > found.typical
+    assert "On average weight_averaging is worse than ensemble_kd; of the typical run that is not shown" in found.words
+    assert "The typical run" not in found.words
+
+
+def test_runs_that_are_equivalent_but_for_failed_ones_are_so_in_the_typical_run():
+    found = one([*np.linspace(-0.001, 0.001, 18), np.inf, np.inf], margin=0.02)
+    assert found.verdict == "equivalent"
+    assert found.words.startswith("The typical runs of new and old are equivalent within the margin")
+
+
+def test_where_nobody_can_tell_what_collapsed_none_is_said_not_to_have(tmp_path):
+    """A student without a teacher and without members, at the accuracy of a guess."""
+    for seed in range(3):
+        make_run(tmp_path, "ensemble_kd", seed, files=False)
+        make_run(tmp_path, "supervised", seed, metrics={"acc": 0.1}, files=False)
+    runs = load(tmp_path)
+    runs.loc[runs["arm"] == "supervised", "teacher_acc"] = np.nan
+    view = summarise(runs, Study())
+    rows = {row[0]: dict(zip(view.tables[0].columns, row, strict=True)) for row in view.tables[0].rows}
+    assert rows["supervised"]["collapsed [95 % CI]"] == "-"
+    assert rows["ensemble_kd"]["collapsed [95 % CI]"].startswith("0 of 3")
+
+
 def test_what_collapse_means_is_declared(tmp_path):
     runs = collapsing(tmp_path, question="?", collapse={"accuracy": 0.3})
     study = study_of(runs)
