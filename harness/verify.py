@@ -156,8 +156,11 @@ def numbers_in(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
 def train_again(record: Record, directory: Path, console: Console) -> str:
     """Train a run once more, its teachers from the bank; what came out, in words. Raises Broken."""
     with tempfile.TemporaryDirectory() as scratch:
-        threads = record["provenance"].get("threads")  # their number decides the last digits
-        config = {**record["config"], "runs": scratch, "force": False, "threads": threads}
+        # The numbers of devices and of threads decide the last digits; threads are a device's, and here devices share them.
+        source = record["provenance"]
+        devices = source.get("devices", 1)
+        threads = source["threads"] * devices if source.get("threads") else None
+        config = {**record["config"], "runs": scratch, "force": False, "devices": devices, "threads": threads}
         config["bank"] = scratch if is_teacher(config) else str(bank_of(directory, record["config"]).resolve())
         again = execute(config, console)
     if again["status"] != "done":
