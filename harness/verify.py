@@ -5,7 +5,7 @@ Each RUN is a finished run's directory, or a folder of them. Of each run
     its files     are those that its record knows by their digests, its record is as it was written
     its data      are those that it was trained on
     its numbers   come out again where the stored student is evaluated once more
-    --train       and where it is trained once more, in a folder of its own (bit for bit on a CPU with the same threads),
+    --train       and where it is trained once more, in a folder of its own (bit for bit on as many CPUs with the same threads),
                   with its diagnostics, shifted and unknown images
 
 A line says what holds and what does not; the exit status is 1 where anything does not, 2 where there is nothing to verify.
