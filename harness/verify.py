@@ -5,7 +5,7 @@ Each RUN is a finished run's directory, or a folder of them. Of each run
     its files     are those that its record knows by their digests, its record is as it was written
     its data      are those that it was trained on
     its numbers   come out again where the stored student is evaluated once more
-    --train       and where it is trained once more, in a folder of its own (bit for bit on a CPU with the same threads),
+    --train       and where it is trained once more, in a folder of its own (bit for bit on as many CPUs with the same threads),
                   with its diagnostics, shifted and unknown images
 
 A line says what holds and what does not; the exit status is 1 where anything does not, 2 where there is nothing to verify.
@@ -156,8 +156,11 @@ def numbers_in(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
 def train_again(record: Record, directory: Path, console: Console) -> str:
     """Train a run once more, its teachers from the bank; what came out, in words. Raises Broken."""
     with tempfile.TemporaryDirectory() as scratch:
-        threads = record["provenance"].get("threads")  # their number decides the last digits
-        config = {**record["config"], "runs": scratch, "force": False, "threads": threads}
+        # The numbers of devices and of threads decide the last digits; threads are a device's, and here devices share them.
+        source = record["provenance"]
+        devices = source.get("devices", 1)
+        threads = source["threads"] * devices if source.get("threads") else None
+        config = {**record["config"], "runs": scratch, "force": False, "devices": devices, "threads": threads}
         config["bank"] = scratch if is_teacher(config) else str(bank_of(directory, record["config"]).resolve())
         again = execute(config, console)
     if again["status"] != "done":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -17,15 +19,16 @@ from torch import Tensor
 import methods
 from harness import streams
 from harness.config.options import DATA, Train
-from harness.training import inference, networks, ranks
+from harness.runtime.interruption import Interrupted
+from harness.training import inference, networks, ranks, trainer
 from harness.training.data import Dataset, augmentation, load
 from harness.training.data.cutout import CutOut
 from harness.training.data.randaugment import RandAugment
-from harness.training.trainer import Trainer
 from methods.method import Teachers
 
 RECIPE = Train(epochs=3, batch_size=48, lr=0.05, warmup_epochs=1, steps_per_epoch=3)
 MEMBERS = 3
+STOP = 4  # of 9 steps: within an epoch, whether all stop at once or at the next
 CPU = torch.device("cpu")
 
 
@@ -39,7 +42,9 @@ def network(seed: int | str, data: Dataset) -> torch.nn.Module:
     ).double()
 
 
-def train(group: ranks.Ranks, data: Dataset, method: str, changed: bool, recipe: dict[str, Any]) -> dict[str, Tensor]:
+def train(
+    group: ranks.Ranks, data: Dataset, method: str, changed: bool, stopped: bool, recipe: dict[str, Any]
+) -> dict[str, Tensor]:
     """The losses and accuracies of every epoch, and all of the student, the average and the chosen checkpoint's network."""
     cls = methods.load(method)
     count = MEMBERS if cls.teachers is None else cls.teachers
@@ -52,11 +57,19 @@ def train(group: ranks.Ranks, data: Dataset, method: str, changed: bool, recipe:
         found.append([epoch["loss"], epoch.get("validation", {}).get("nll", 0.0)])
 
     options = asdict(RECIPE) | recipe
-    trainer = Trainer(
+    own = trainer.Trainer(
         cls(), data, teachers, options, padding=1, flip=True, seed=0, changes=changes, report=report, ranks=group
     )
-    training = trainer.run(trainer.start(network(0, data)))
-    parts = {"student": training.student, "judged": training.judged, "deployed": trainer.deploy(training.judged)}
+    training, steps = own.start(network(0, data)), itertools.count()
+    own.stop = lambda: stopped and next(steps) == STOP
+    try:
+        own.run(training)
+    except Interrupted:
+        state = group.copy(training.state())
+        training = own.start(network(0, data))
+        training.restore(state)
+        own.run(training)
+    parts = {"student": training.student, "judged": training.judged, "deployed": own.deploy(training.judged)}
     values = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
     chosen = {f"best.{key}": value for key, value in training.best.student.items()}
     return {"epochs": torch.tensor(found), **values, **chosen}
@@ -71,6 +84,8 @@ def work(trials: dict[str, dict[str, Any]], folder: Path, rank: int, count: int)
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     augmentation.to_unit = inference.to_unit = exactly
+    # In several parts, as larger sets are.
+    trainer.reestimate_batch_norm = functools.partial(inference.reestimate_batch_norm, batch_size=200)
     group = ranks.ALONE
     if count > 1:
         store = dist.FileStore(str(folder / f"store-{count}"), count)
@@ -95,9 +110,11 @@ def together(target: Callable[..., None], count: int, *arguments: Any) -> None:
         raise RuntimeError(f"exit statuses {[process.exitcode for process in processes]}")
 
 
-def trial(method: str, changed: bool = False, **recipe: Any) -> dict[str, Any]:
-    """A training's method, whether its images are changed beyond crops, and its recipe."""
-    return {"method": method, "changed": changed, "recipe": recipe}
+def trial(method: str, changed: bool = False, stopped: bool = False, **recipe: Any) -> dict[str, Any]:
+    """A training's method, whether its images are changed beyond crops, whether it is stopped within an epoch and goes on,
+    and its recipe.
+    """
+    return {"method": method, "changed": changed, "stopped": stopped, "recipe": recipe}
 
 
 TRIALS = {name: trial(name) for name in ("supervised", *methods.VARIANTS)} | {
@@ -106,6 +123,7 @@ TRIALS = {name: trial(name) for name in ("supervised", *methods.VARIANTS)} | {
     "accumulate": trial("combined", accumulate=2),
     "adamw": trial("weight_averaging", optimiser="adamw", lr=0.01, label_smoothing=0.1),
     "changed": trial("combined", changed=True, mixup=0.5),
+    "stopped": trial("supervised", stopped=True),
 }
 
 

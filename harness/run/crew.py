@@ -10,6 +10,7 @@ that rank 0 keeps.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -59,26 +60,37 @@ class Crew:
     def __init__(self, count: int, store: dist.TCPStore | None = None, processes: tuple[subprocess.Popen, ...] = ()):
         self.count, self.store, self.processes = count, store, processes
         self.ranks: Ranks | None = ALONE if count == 1 else None
-        self.tasks = 0
+        self.said = 0  # a task, that it begins, the next task, ..., and at any time that there is no more
         self.beside = 1 + len(processes)  # processes of this machine, which share its cores
 
     def call(self, task: dict[str, Any], device: torch.device, stop: Stop) -> Ranks:
         """Have the crew train with this process. Raises RankLost, Interrupted."""
         if self.count == 1:
             return ALONE
+        self.say(task)
         for rank in range(1, self.count):
-            while not self.store.check([f"place/{rank}"]):
-                if self.dead() or stop():
-                    break
-                time.sleep(0.1)
-        if stop():
-            raise Interrupted("stopped before the first step")
-        if dead := self.dead():
-            raise RankLost(dead[0])
-        self.store.set(f"task/{self.tasks}", json.dumps(task))
-        self.tasks += 1
+            self.await_ready(rank, stop)
+        self.say(True)
         self.ranks = self.ranks or ranks.join(self.store, 0, self.count, device)
         return self.ranks
+
+    def say(self, message: Any) -> None:
+        self.store.set(f"said/{self.said}", json.dumps(message))
+        self.said += 1
+
+    def await_ready(self, rank: int, stop: Stop) -> None:
+        """Return when a rank has read the data of the task, which may take long: as long as it gives signs of life."""
+        last, since = None, time.monotonic()
+        while not self.store.check([f"ready/{self.said - 1}/{rank}"]):
+            if stop():
+                raise Interrupted("stopped before the first step")
+            if dead := self.dead():
+                raise RankLost(dead[0])
+            if (beat := self.beats().get(rank)) != last:
+                last, since = beat, time.monotonic()
+            if time.monotonic() - since > ranks.TIMEOUT_S:
+                raise RankLost(f"{self.name(rank)} is silent; the same command goes on from the checkpoint")
+            time.sleep(0.1)
 
     def dead(self) -> list[str]:
         """Who is known to have ended, in words."""
@@ -119,7 +131,7 @@ class Crew:
         """Send the crew home."""
         if kind is not None:
             ranks.leave()  # who waits for this process in a step waits no longer
-        self.store.set(f"task/{self.tasks}", "")
+        self.say(None)
         deadline = time.monotonic() + 10
         for process in self.processes:
             try:
@@ -178,44 +190,59 @@ def serve(host: str, port: int, rank: int, count: int, local: int, stop: Stop) -
     store = connect(host, port, count)
     store.set(f"place/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
     threading.Thread(target=beat, args=(host, port, rank, count), daemon=True).start()
-    group, console, tasks = None, Console(), 0
     try:
-        while task := receive(store, tasks):
-            device = choose_device(task["config"]["device"], local)
-            group = group or ranks.join(store, rank, count, device)
-            with contextlib.suppress(Interrupted, Diverged):  # rank 0 knows, too
-                work(task, device, group, console, stop)
-            tasks += 1
+        follow(store, rank, count, local, stop)
         store.set(f"left/{rank}", "")
     except Exception as error:
+        line = str(error).partition("\n")[0]
         if is_anothers(error):
-            print(f"rank {rank} lost the others: {str(error).splitlines()[0]}", file=sys.stderr)
+            print(f"rank {rank} lost the others: {line}", file=sys.stderr)
         else:
-            store.set(f"error/{rank}", f"{type(error).__name__}: {error}")
+            store.set(f"error/{rank}", f"{type(error).__name__}: {line}")
             raise
         return 1
     return 0
 
 
-def work(task: dict[str, Any], device: torch.device, group: Ranks, console: Console, stop: Stop) -> None:
-    """Train and answer as rank 0 does, and write nothing."""
+def follow(store: dist.TCPStore, rank: int, count: int, local: int, stop: Stop) -> None:
+    """Train and answer as rank 0 does, and write nothing, until it says that there is no more to do."""
+    group, console, heard = None, Console(), 0
+    while task := receive(store, heard):
+        config = task["config"]
+        device = choose_device(config["device"], local)
+        arithmetic.prepare(config["deterministic"])
+        with threads.use(max(1, threads.choose(config) // task["beside"])):
+            bank, learner = prepare(task, device, count, console)
+            store.set(f"ready/{heard}/{rank}", "")
+            if not receive(store, heard + 1):
+                break
+            group = group or ranks.join(store, rank, count, device)
+            heard += 2
+            with contextlib.suppress(Interrupted, Diverged):  # rank 0 knows, too
+                # Until the steps, which all leave together, it is for rank 0 to stop.
+                learner.learn_from(bank, console, functools.partial(store.check, [f"said/{heard}"]), rank)
+                work(learner, group, stop)
+
+
+def prepare(task: dict[str, Any], device: torch.device, count: int, console: Console) -> tuple[Bank, Learner]:
+    """What a task is about, once it is known to be the same as where rank 0 is."""
     config = task["config"]
-    arithmetic.prepare(config["deterministic"])
-    with threads.use(max(1, threads.choose(config) // task["beside"])):
-        data, fingerprint = load_images(config["data"], device, console)
-        if fingerprint != task["fingerprint"]:
-            raise RuntimeError(f"the data are others on {socket.gethostname()} than where rank 0 is")
-        bank = Bank(config, data, fingerprint, device)
-        if bank.weights() != task["taught"]:
-            raise RuntimeError(f"the teachers are others on {socket.gethostname()} than where rank 0 is")
-        learner = Learner(config, data, device, group.count)
-        learner.learn_from(bank, console, stop, group.rank)
-        training = learner.begin(group, stop=stop)
-        if state := group.copy(None):
-            training.restore(state)
-        learner.train(training)
-        with compilation.uncompiled(config["train"]["compile"]):
-            learner.answer(training)
+    data, fingerprint = load_images(config["data"], device, console)
+    if fingerprint != task["fingerprint"]:
+        raise RuntimeError(f"the data are others on {socket.gethostname()} than where rank 0 is")
+    bank = Bank(config, data, fingerprint, device)
+    if bank.weights() != task["taught"]:
+        raise RuntimeError(f"the teachers are others on {socket.gethostname()} than where rank 0 is")
+    return bank, Learner(config, data, device, count)
+
+
+def work(learner: Learner, group: Ranks, stop: Stop) -> None:
+    training = learner.begin(group, stop=stop)
+    if state := group.copy(None):
+        training.restore(state)
+    learner.train(training)
+    with compilation.uncompiled(learner.config["train"]["compile"]):
+        learner.answer(training)
 
 
 def connect(host: str, port: int, count: int) -> dist.TCPStore:
@@ -231,12 +258,11 @@ def beat(host: str, port: int, rank: int, count: int) -> None:
             time.sleep(BEAT_S)
 
 
-def receive(store: dist.TCPStore, number: int) -> dict[str, Any] | None:
-    """Rank 0's next task, however long that takes; None: there is none any more. Raises RuntimeError without rank 0."""
-    while not store.check([f"task/{number}"]):
+def receive(store: dist.TCPStore, number: int) -> Any:
+    """What rank 0 says next, however long that takes; None: there is no more to do. Raises RuntimeError without rank 0."""
+    while not store.check([f"said/{number}"]):
         time.sleep(0.1)
-    said = store.get(f"task/{number}").decode()
-    return json.loads(said) if said else None
+    return json.loads(store.get(f"said/{number}"))
 
 
 def main() -> int:

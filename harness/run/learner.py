@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness import streams
 from harness.config import ConfigError
@@ -18,7 +18,7 @@ from harness.runtime.console import Console
 from harness.runtime.interruption import Stop
 from harness.store.predictions import Arrays
 from harness.training import compilation, networks, ranks
-from harness.training.batch_norm import separate
+from harness.training.batch_norm import separate, synchronise
 from harness.training.data import Dataset
 from harness.training.data.changes import image_changes
 from harness.training.ranks import ALONE, Ranks
@@ -47,8 +47,8 @@ class Learner:
             check_parts(recipe, network)
             self.network = network.to(device)
             student = self.student()
-            if count > 1 and (drawing := ranks.find_drawing(student, data.train.images[:2])):
-                raise ValueError(f"its layer {drawing[0]} draws random numbers, on {count} devices others than on one")
+            if count > 1:
+                check_shared(student, data.train.images[:2], count)
         except ValueError as error:
             raise ConfigError(f"model={config['model']}: {error}") from error
 
@@ -101,3 +101,12 @@ class Learner:
         training.student.load_state_dict(training.best.student)
         network = self.trainer.deploy(separate(training.student))
         return network, predict_splits(network, self.data, self.trainer.ranks)
+
+
+def check_shared(student: nn.Module, images: Tensor, count: int) -> None:
+    """Raise ValueError, naming what of a student so many devices cannot share. images [B, C, H, W]: any."""
+    separate(synchronise(student))
+    if drawing := ranks.find_drawing(student, images):
+        raise ValueError(f"its layer {drawing[0]} draws random numbers, on {count} devices others than on one")
+    if unused := ranks.find_unused(student, images):
+        raise ValueError(f"its parameter {unused[0]} takes no part in its answers: {count} devices would wait for it")

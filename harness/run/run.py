@@ -204,7 +204,7 @@ class Run:
 
     def arithmetic(self) -> list[str]:
         """How it was computed, by this attempt and those that it goes on from."""
-        now = arithmetic.name(self.device, self.config["train"]["precision"])
+        now = arithmetic.name(self.device, self.config["train"]["precision"], self.crew.count)
         return list(dict.fromkeys([*self.earlier["arithmetic"], now]))
 
     def wall(self) -> float:

@@ -57,9 +57,9 @@ def keep_in(dtype: torch.dtype, network: nn.Module) -> None:
             layer.weight = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
 
 
-def name(device: torch.device, precision: str) -> str:
-    """In words, what decides the last digits of a training in a precision of `train.precision`: two that differ here end
-    apart, whatever else is the same.
+def name(device: torch.device, precision: str, devices: int = 1) -> str:
+    """In words, what decides the last digits of a training in a precision of `train.precision`, on so many devices: two
+    that differ here end apart, whatever else is the same.
     """
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
@@ -67,6 +67,7 @@ def name(device: torch.device, precision: str) -> str:
     else:
         count = torch.get_num_threads()
         where = f"cpu {torch.backends.cpu.get_cpu_capability()}, {count} thread{'s' if count > 1 else ''}"
+    where = f"{devices} x {where}" if devices > 1 else where
     return f"{where}, {of_convolutions(device, precision)} convolutions, torch {torch.__version__}"
 
 

@@ -63,7 +63,7 @@ def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int = 50
     Images come in a fixed random order: a set that is sorted by class would show every batch norm one class at a time.
     Batches are of about equal size, at most `batch_size`, and count by their size; each is seen by one rank.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -78,6 +78,7 @@ def reestimate_batch_norm(network: nn.Module, split: Split, batch_size: int = 50
     for statistics in [buffer for norm in norms if ranks.count > 1 for buffer in (norm.running_mean, norm.running_var)]:
         statistics.copy_(ranks.sum(statistics * (seen / len(split))))
     for norm, momentum in zip(norms, momenta, strict=True):
+        norm.num_batches_tracked.fill_(len(parts))  # by all ranks together
         norm.momentum = momentum
         norm.eval()
 

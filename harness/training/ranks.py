@@ -181,5 +181,15 @@ def find_drawing(network: nn.Module, images: Tensor) -> Sequence[str]:
     return found
 
 
+def find_unused(network: nn.Module, images: Tensor) -> Sequence[str]:
+    """The parameters that answers do not depend on, by name: ranks would wait for their gradients.
+
+    images [B, C, H, W]: any.
+    """
+    network = copy.deepcopy(network).train()
+    network(images).sum().backward()
+    return [name for name, value in network.named_parameters() if value.requires_grad and value.grad is None]
+
+
 def _random_state(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()

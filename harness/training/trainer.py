@@ -128,6 +128,8 @@ class Trainer:
         for batch in self.batches.epoch(epoch, training.step % self.steps_per_epoch):
             if self.ranks.any(self.stop()):
                 training.seconds += time.perf_counter() - start
+                # What goes on from here, on however many devices, has the whole batches' sums.
+                training.totals = {name: self.ranks.mean(total) for name, total in totals.items()}
                 self.save(training)
                 raise Interrupted(f"stopped at step {training.step} of {self.epochs * self.steps_per_epoch}")
             parts = self.take_step(training, batch)

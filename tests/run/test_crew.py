@@ -11,9 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
+from torch import nn
 
+from harness import verify
 from harness.config import ConfigError
+from harness.run.crew import Crew, RankLost, open_store, start_crew
+from harness.run.learner import check_shared
+from harness.run.run import execute
+from harness.runtime.console import Console
+from harness.runtime.interruption import Interrupted
+from harness.store.identity import run_directory
+from harness.training import ranks
 from tests.heads import Head, one, wait_for
 from tests.running import configure, run
 
@@ -122,3 +132,52 @@ def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"its layer network\.\S+ \S*draws random numbers, on 2 devices others than on one"
     ):
         run(tmp_path, "supervised", devices=2, model="convnext_tiny")
+
+
+def test_a_run_of_so_many_tasks_is_verified_on_as_many_devices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its configuration does not say how many: the tasks of its job did."""
+    config = configure(tmp_path, "supervised")
+    with start_crew(2, tmp_path) as crew:
+        execute(config, Console(), crew=crew)
+    place = run_directory(config)
+    assert record(place)["provenance"]["arithmetic"][0].startswith("2 x cpu")
+    assert verify.main([str(place), "--train"]) == 0
+    assert "trained again to the same files" in capsys.readouterr().out
+
+
+def test_a_rank_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "TIMEOUT_S", 0.3)
+    crew = Crew(2, open_store("127.0.0.1", 2))
+    with pytest.raises(RankLost, match="rank 1 is silent"):
+        crew.call({}, torch.device("cpu"), lambda: False)
+    with pytest.raises(Interrupted):
+        crew.call({}, torch.device("cpu"), lambda: True)
+
+
+class Idle(nn.Module):
+    """A layer with a parameter that its answers do not depend on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class OwnNorm(nn.BatchNorm2d):
+    pass
+
+
+@pytest.mark.parametrize(
+    "layer, message",
+    [
+        (Idle(), "its parameter 1.spare takes no part in its answers: 2 devices would wait for it"),
+        (OwnNorm(2), r"1 \(OwnNorm\) is no batch norm that several devices can share"),
+    ],
+)
+def test_what_ranks_cannot_share_is_refused_before_anything_is_trained(layer: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_shared(nn.Sequential(nn.Conv2d(1, 2, 1), layer), torch.rand(2, 1, 2, 2), 2)
