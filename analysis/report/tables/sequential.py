@@ -55,7 +55,7 @@ def standings_table(look: Look) -> Table:
         place = f"{s['data']} x {s['model']}: " if len(places) > 1 else ""
         cells = [s["family"], place + name(s), str(s["n"]), _text(m, number(s["estimate"]))]
         cells += [f"{number(s['statistic']):+.1f}"] * ranks + [_boundary(m, number(s["boundary"]), ranks)]
-        cells += [f"[{_text(m, number(s['low']))}, {_text(m, number(s['high']))}]", probability(s["p"])]
+        cells += [_interval(m, s), probability(s["p"])]
         cells += ["-" if s["p_equivalence"] is None else probability(s["p_equivalence"])]
         table.add([*cells, s["verdict"] + (f" (look {s['decided']})" if s["decided"] else "")])
     table.notes.append("p: sequential, Holm-adjusted in its family; the interval is of each comparison alone. " + NAIVE)
@@ -66,6 +66,16 @@ def _text(m: metrics.Metric, value: float) -> str:
     if math.isnan(value):
         return "-"
     return m.text(value, plus=True) if math.isfinite(value) else ("+inf" if value > 0 else "-inf")
+
+
+def _interval(m: metrics.Metric, s: Standing) -> str:
+    """The repeated interval, or what seeds say where most of them tie: ranks refute whatever would part these."""
+    low, high = number(s["low"]), number(s["high"])
+    if low < high:
+        return f"[{_text(m, low)}, {_text(m, high)}]"
+    differences = list(map(number, s["differences"]))
+    higher, lower = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    return f"none: {higher} seeds higher, {lower} lower, the others tie"
 
 
 def _boundary(m: metrics.Metric, value: float, ranks: bool) -> str:
@@ -81,8 +91,7 @@ def say_look(look: Look) -> list[str]:
     for s in look["standings"]:
         lines.append(
             f"  [{s['family']}] {name(s)}: {s['verdict']} ({m.label} {_text(m, number(s['estimate']))}, repeated interval "
-            f"[{_text(m, number(s['low']))}, {_text(m, number(s['high']))}], n = {s['n']}, "
-            f"sequential p = {probability(s['p'])})"
+            f"{_interval(m, s)}, n = {s['n']}, sequential p = {probability(s['p'])})"
         )
     return lines
 

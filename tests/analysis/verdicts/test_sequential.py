@@ -12,6 +12,7 @@ from analysis.records.declared import parse
 from analysis.records.errors import AnalysisError
 from analysis.records.looks import append_look, read_looks
 from analysis.records.outcomes import add_collapse
+from analysis.report.tables.sequential import say_look
 from analysis.verdicts import sequential
 from tests.analysis.synthetic import change, make_run
 
@@ -60,6 +61,17 @@ def test_at_the_last_look_nothing_stays_open():
     found = stand(runs_of({"combined": 0.0, "perturbation": 0.0}), study(), 10)
     assert {s["verdict"] for s in found.values()} == {"inconclusive"}
     assert sequential.open_arms(list(found.values())) == set()
+
+
+def test_where_most_seeds_tie_there_is_no_interval_but_how_many_do_not():
+    """Such as those in which neither arm collapsed: a mean of -.02 beside [0, 0] would say that it is known to be none."""
+    runs = runs_of({"combined": 0.0, "perturbation": -0.5}, seeds=range(30), noise=0.0)
+    for seed, value in ((2, 1.0), (4, -0.6)):
+        runs.loc[(runs["arm"] == "combined") & (runs["seed"] == seed), "nll"] = value
+    declared = study(sequential={"looks": [10, 20, 30], "spending": "pocock", "statistic": "rank"})
+    look = {"look": 3, "looks": [10, 20, 30], "seeds": list(range(30)), "runs": 90, "primary": "nll"}
+    _, tied, _ = say_look(look | {"standings": list(stand(runs, declared, 30).values())})
+    assert "NLL -0.0200, repeated interval none: 1 seeds higher, 1 lower, the others tie, n = 30" in tied
 
 
 def test_an_arm_that_stopped_keeps_its_look():
