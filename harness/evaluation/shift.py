@@ -126,7 +126,7 @@ class Shift:
         files: list[Path] = []
         labels: list[int] = []
         left_out = LeftOut()
-        for label, wnid in enumerate(read_lines(self.root / FOLDER / "wnids.txt")):
+        for label, wnid in enumerate(read_lines(self.root / FOLDER, "wnids.txt")):
             place = self.folder / kind / str(severity) / wnid
             found = list_images(place, left_out) if place.is_dir() else []
             if not found:

@@ -237,12 +237,12 @@ def prepare(task: dict[str, Any], device: torch.device, count: int, console: Con
 
 
 def work(learner: Learner, group: Ranks, stop: Stop) -> None:
-    training = learner.begin(group, stop=stop)
+    trainer, training = learner.begin(group, stop=stop)
     if state := group.copy(None):
         training.restore(state)
-    learner.train(training)
+    learner.train(trainer, training)
     with compilation.uncompiled(learner.config["train"]["compile"]):
-        learner.answer(training)
+        learner.answer(trainer, training)
 
 
 def connect(host: str, port: int, count: int) -> dist.TCPStore:

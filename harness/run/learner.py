@@ -66,10 +66,10 @@ class Learner:
         report: Callable[[dict[str, Any]], None] = lambda epoch: None,
         save: Callable[[Training], None] = lambda training: None,
         stop: Stop = lambda: False,
-    ) -> Training:
-        """A training at its first step."""
+    ) -> tuple[Trainer, Training]:
+        """Who trains, and a training at its first step."""
         config = self.config
-        self.trainer = Trainer(
+        trainer = Trainer(
             method=self.method,
             data=self.data,
             teachers=self.teachers,
@@ -83,24 +83,24 @@ class Learner:
             stop=stop,
             ranks=group,
         )
-        return self.trainer.start(self.network)
+        return trainer, trainer.start(self.network)
 
-    def train(self, training: Training) -> dict[str, Any]:
+    def train(self, trainer: Trainer, training: Training) -> dict[str, Any]:
         """Train to the end of the recipe; what torch.compile and CUDA graphs made of it."""
-        self.trainer.run(training)
+        trainer.run(training)
         found = {"compiled": compilation.describe(self.config["train"]["compile"]), "captured": None}
-        if self.trainer.capture:
-            found["captured"], self.trainer.capture = self.trainer.capture.describe(), None
+        if trainer.capture:
+            found["captured"], trainer.capture = trainer.capture.describe(), None
             torch.cuda.empty_cache()  # what the graphs kept is the evaluation's
         return found
 
-    def answer(self, training: Training) -> tuple[nn.Module, Arrays]:
+    def answer(self, trainer: Trainer, training: Training) -> tuple[nn.Module, Arrays]:
         """The deployed network of the chosen checkpoint, and its logits on both splits. What is asked of the student after
         this, each rank may ask alone.
         """
         training.student.load_state_dict(training.best.student)
-        network = self.trainer.deploy(separate(training.student))
-        return network, predict_splits(network, self.data, self.trainer.ranks)
+        network = trainer.deploy(separate(training.student))
+        return network, predict_splits(network, self.data, trainer.ranks)
 
 
 def check_shared(student: nn.Module, images: Tensor, count: int) -> None:

@@ -44,7 +44,7 @@ from harness.store.weights import WEIGHTS
 from harness.training import arithmetic, compilation, threads
 from harness.training.device import choose_device
 from harness.training.state import Training
-from harness.training.trainer import Diverged
+from harness.training.trainer import Diverged, Trainer
 
 Record = dict[str, Any]
 
@@ -174,8 +174,8 @@ class Run:
         ranks = self.crew.call(task, self.device, self.stop)
         self.learner.learn_from(self.bank, self.console, self.stop)
         self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
-        training = self.learner.begin(ranks, self.report, self.save, self.stop)
-        self.steps_per_epoch = self.learner.trainer.steps_per_epoch
+        trainer, training = self.learner.begin(ranks, self.report, self.save, self.stop)
+        self.steps_per_epoch = trainer.steps_per_epoch
         taught = " ".join(weights[:16] for weights in self.taught.values())
         self.checkpoints = Checkpoints(self.directory, run_hash(self.config), self.fingerprint, taught, self.console)
         found = self.checkpoints.load()
@@ -186,11 +186,11 @@ class Run:
             self.log.write(f"resumed at step {training.step}, attempt {self.earlier['attempts'] + 1}")
         self.log.begin(self.earlier["epochs"])
         try:
-            self.machinery = self.learner.train(training)
+            self.machinery = self.learner.train(trainer, training)
         finally:
             self.checkpoints.wait()
         with compilation.uncompiled(self.config["train"]["compile"]):
-            return self.evaluate(training)
+            return self.evaluate(trainer, training)
 
     def save(self, training: Training) -> None:
         """Write the checkpoint. Raises TakenOver."""
@@ -212,9 +212,9 @@ class Run:
 
     # Evaluation and record ---------------------------------------------------------------------------------------
 
-    def evaluate(self, training: Training) -> Record:
+    def evaluate(self, trainer: Trainer, training: Training) -> Record:
         """Judge the chosen checkpoint, and write what the run leaves but its record."""
-        network, logits = self.learner.answer(training)
+        network, logits = self.learner.answer(trainer, training)
         labels = labels_of(self.data)
         record = self.record("done")
         if not all(np.isfinite(values).all() for values in logits.values()):

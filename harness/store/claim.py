@@ -45,7 +45,7 @@ class Claim:
     """
 
     def __init__(self, directory: Path, wait_s: float = STALE_S + 2 * BEAT_S, until: Callable[[], bool] | None = None):
-        self.path = directory / CLAIM
+        self.path = Path(directory) / CLAIM
         self.wait_s, self.until = wait_s, until
         self.token = uuid.uuid4().hex
         self.beats = 0
