@@ -42,7 +42,7 @@ from harness.training.trainer import Diverged
 Config = dict[str, Any]
 
 BEAT_S = 1.0  # between two signs of life
-ANOTHERS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|TCPStore", re.IGNORECASE)
+ANOTHERS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|time(d )?out|TCPStore", re.IGNORECASE)
 
 
 class RankLost(RuntimeError):
