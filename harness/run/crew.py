@@ -128,7 +128,9 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send the crew home."""
+        """Send the crew home, if there is one."""
+        if self.store is None:
+            return
         if kind is not None:
             ranks.leave()  # who waits for this process in a step waits no longer
         self.say(None)

@@ -181,3 +181,8 @@ class OwnNorm(nn.BatchNorm2d):
 def test_what_ranks_cannot_share_is_refused_before_anything_is_trained(layer: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_shared(nn.Sequential(nn.Conv2d(1, 2, 1), layer), torch.rand(2, 1, 2, 2), 2)
+
+
+def test_a_run_of_one_process_has_nobody_to_send_home() -> None:
+    with Crew(1) as crew:
+        assert crew.count == 1
