@@ -175,8 +175,7 @@ def start_crew(count: int, directory: Path) -> Iterator[Crew]:
                     start_new_session=True,  # Ctrl-C is for rank 0
                 )
             )
-    crew = Crew(count, store, tuple(processes))
-    with crew:
+    with Crew(count, store, tuple(processes)) as crew:
         yield crew
 
 

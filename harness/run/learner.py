@@ -21,9 +21,11 @@ from harness.training import compilation, networks, ranks
 from harness.training.batch_norm import separate, synchronise
 from harness.training.data import Dataset
 from harness.training.data.changes import image_changes
+from harness.training.fit import check_fit, check_parts
 from harness.training.ranks import ALONE, Ranks
 from harness.training.state import Training
-from harness.training.trainer import Trainer, check_fit, check_parts
+from harness.training.trainer import Trainer
+from methods.method import Teachers
 
 Config = dict[str, Any]
 
@@ -37,6 +39,7 @@ class Learner:
     def __init__(self, config: Config, data: Dataset, device: torch.device, count: int = 1):
         self.config, self.data, self.device = config, data, device
         self.method = build_method(config)
+        self.teachers: Teachers | None = None  # until it learns from them
         recipe = config["train"]
         check_fit(recipe, data)
         check_fit({**recipe, **config["teachers"]["train"]}, data)

@@ -279,7 +279,7 @@ class Run:
             "arithmetic": self.arithmetic(),
             "teachers": self.bank.names if self.bank else [],
             "teacher_weights": self.taught,
-            "teacher_views": isinstance(getattr(self.learner, "teachers", None), CachedTeachers),
+            "teacher_views": self.learner is not None and isinstance(self.learner.teachers, CachedTeachers),
             "devices": self.crew.count,
             **self.machinery,
             "data": self.fingerprint,

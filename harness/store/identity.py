@@ -11,19 +11,8 @@ from typing import Any
 # Where files lie, what runs them, how often they save, what is asked of them: none of it changes a result. (Diagnostics
 # are asked of a student's members, which are gone once they are merged: that needs another run.)
 INCIDENTAL = (
-    *(
-        "runs",
-        "bank",
-        "device",
-        "devices",
-        "deterministic",
-        "threads",
-        "force",
-        "fail_fast",
-        "harness",
-        "sweep",
-        "study",
-    ),
+    *("runs", "bank", "device", "devices", "deterministic", "threads"),
+    *("force", "fail_fast", "harness", "sweep", "study"),
     *(
         "data.root",
         "data.download",

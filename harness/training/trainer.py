@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from harness import streams
-from harness.config import ConfigError
 from harness.runtime.interruption import Interrupted, Stop
 from harness.training import arithmetic, compilation, optimisation
 from harness.training.batch_norm import separate
@@ -29,6 +28,7 @@ from harness.training.data import Dataset, train_batches
 from harness.training.data.batches import Batch, Views
 from harness.training.data.changes import Change, ChangedBatches
 from harness.training.data.mixup import MixUp
+from harness.training.fit import check_fit
 from harness.training.inference import predict, reestimate_batch_norm
 from harness.training.meter import Meter
 from harness.training.optimisation import RunningMean
@@ -232,8 +232,7 @@ class Trainer:
         chunks = [None] * count if views is None else views.chunk(count)
         images = images.contiguous(memory_format=self.memory_format)
         for k, rows in enumerate(zip(images.chunk(count), labels.chunk(count), chunks, draws, strict=True)):
-            more = self.ranks.apart(training.replica) if k + 1 < count else contextlib.nullcontext()
-            with more:
+            with self.ranks.apart(training.replica) if k + 1 < count else contextlib.nullcontext():
                 parts = self.backward(training, *rows)
             for name, value in parts.items():
                 means[name] = value if k == 0 else means[name] + value
@@ -313,20 +312,3 @@ class Trainer:
         if self.method.reestimate_bn or self.recipe["average"] == "swa":  # statistics are not linear in the weights
             reestimate_batch_norm(network, self.data.train, ranks=self.ranks)
         return network.eval()
-
-
-def check_fit(recipe: dict[str, Any], data: Dataset) -> None:
-    """Raise ConfigError for a recipe that has no step on these data."""
-    if recipe["batch_size"] > len(data.train):
-        raise ConfigError(f"train.batch_size={recipe['batch_size']} is more than the {len(data.train)} train images")
-
-
-def check_parts(recipe: dict[str, Any], network: nn.Module) -> None:
-    """Raise ConfigError where batch norm would see one image at a time."""
-    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
-    size, parts = recipe["batch_size"], recipe["accumulate"]
-    if normed and size == parts:
-        raise ConfigError(
-            f"train.batch_size={size} in train.accumulate={parts} parts shows batch norm one image at a time: "
-            "it needs at least 2"
-        )
