@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -37,23 +39,19 @@ def run(arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print, to become one line here
     command, sys.argv = sys.argv, [*sys.argv[:1], *arguments]
     try:
-        sys.argv[1:] = for_hydra(arguments)
-        register()
-        Plugins.instance().register(HarnessSweeper)
-        launch()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        with in_one_line():
+            sys.argv[1:] = for_hydra(arguments)
+            register()
+            Plugins.instance().register(HarnessSweeper)
+            launch()
+    except ConfigError as error:
         if before == "1":
             raise
-        complain(one_line(error))
+        complain(error)
         return MISUSED
     except (Damaged, OSError) as error:
         complain(f"{one_line(error)}; what is finished is kept, the same command goes on")
         return FAILED
-    except (ValueError, TypeError, AttributeError, AssertionError) as error:
-        if not raised_by_hydra(error):
-            raise
-        complain(one_line(error))
-        return MISUSED
     except SystemExit as end:
         return int(end.code or 0)
     except KeyboardInterrupt:
@@ -70,16 +68,35 @@ def launch(composed: DictConfig) -> None:
     from harness.run.single import run_single
 
     try:
-        config = settle_paths(plain(composed))
-        validate(config)
-        if config["harness"]["plan"]:
-            raise ConfigError("harness.plan=true shows what a sweep would run: add -m")
-        status = run_single(config)
-    except (ConfigError, OmegaConfBaseException) as error:  # Hydra would print a line of its own above it
-        complain(one_line(error))
+        with in_one_line():
+            status = run_single(configure(composed))
+    except ConfigError as error:  # Hydra would print a line of its own above it
+        complain(error)
         status = MISUSED
     if status:
         sys.exit(status)
+
+
+def configure(composed: DictConfig) -> dict[str, Any]:
+    """What Hydra composed as the configuration of one run. Raises ConfigError, and what OmegaConf raises."""
+    config = settle_paths(plain(composed))
+    validate(config)
+    if config["harness"]["plan"]:
+        raise ConfigError("harness.plan=true shows what a sweep would run: add -m (in Python: harness.sweep)")
+    return config
+
+
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """What Hydra, OmegaConf and the harness refuse, each in a manner of its own, is a ConfigError of one line."""
+    try:
+        yield
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(one_line(error)) from error
+    except (ValueError, TypeError, AttributeError, AssertionError) as error:
+        if not raised_by_hydra(error):
+            raise
+        raise ConfigError(one_line(error)) from error
 
 
 def raised_by_hydra(error: Exception) -> bool:

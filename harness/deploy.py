@@ -97,10 +97,10 @@ def table(found: dict[str, dict[str, float]]) -> Any:
     return shown
 
 
-def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, dict[str, float]]:
-    """Check, export and measure a run's student; returns the measurements. Raises ConfigError where it cannot, and Damaged."""
-    if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
-        raise ConfigError("--onnx needs extra packages: pip install onnx onnxscript")
+def load_student(run: Path, console: Console) -> tuple[nn.Module, dict[str, Any], Dataset]:
+    """The network that a finished run deploys, in evaluation mode on the CPU, its record and data. Raises ConfigError
+    where there is none or the data are others by now, and Damaged.
+    """
     record = read_record(run)
     if record is None or record["status"] != "done":
         raise ConfigError(f"{run} is no finished run: {record['status'] if record else 'it has no record.json'}")
@@ -112,6 +112,14 @@ def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, d
         console.say(f"note: {how}")
     check_files(run, record)
     network = read_network(run, record["config"]["model"], data)
+    return network, record, data
+
+
+def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, dict[str, float]]:
+    """Check, export and measure a run's student; returns the measurements. Raises ConfigError where it cannot, and Damaged."""
+    if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
+        raise ConfigError("--onnx needs extra packages: pip install onnx onnxscript")
+    network, record, data = load_student(run, console)
     difference = check_predictions(run, network, data)
     console.say(f"repeats {len(data.test):,} recorded predictions (largest difference of a logit {difference:.2g})")
     try:

@@ -15,7 +15,7 @@ from harness.__main__ import main
 REFUSED = {
     "method=kdd": "unknown method 'kdd'; did you mean kd?",
     "-m method=all,foo": "unknown method 'foo'",
-    "method=all": "method=all is a group of variants: sweep over it with -m, or choose one of kd, ensemble_kd",
+    "method=all": "method=all is a group of variants: sweep over it with -m (in Python: harness.sweep), or choose one of kd, ensemble_kd",
     "data=digitz": "unknown data 'digitz'; did you mean digits?",
     "model=wrn28": "unknown model 'wrn28'; did you mean wrn28_4?",
     "model=wrn27_4": "wrn27_4: the depth of a WRN is 6n + 4",

@@ -18,7 +18,8 @@ def validate(config: dict[str, Any]) -> None:
     chosen = config["method"]["name"]
     if members := methods.groups().get(chosen):
         raise ConfigError(
-            f"method={chosen} is a group of variants: sweep over it with -m, or choose one of {', '.join(members)}"
+            f"method={chosen} is a group of variants: sweep over it with -m (in Python: harness.sweep), or choose one "
+            f"of {', '.join(members)}"
         )
     check_name("method", chosen)
     method = build_method(config)

@@ -6,37 +6,43 @@ from typing import Any
 
 from harness.config import ConfigError
 from harness.run.run import execute
-from harness.runtime.console import Console, complain, duration, format_metric
+from harness.runtime.console import STOPPED, Console, complain, duration, format_metric
 from harness.runtime.interruption import Interrupted, StopRequest
 from harness.store.claim import Claimed
 from harness.store.identity import run_directory
 from harness.store.record import METRICS
+from harness.training.trainer import Diverged
 
 
 def run_single(config: dict[str, Any]) -> int:
-    """Run, print, and return the exit status."""
+    """Run, show, and return the exit status."""
     console = Console()
     directory = run_directory(config)
     try:
-        with StopRequest() as stop:
-            record = execute(config, console, stop)
+        make(config, console)
     except Interrupted as error:
-        console.close()
         console.say(f"{error}; the same command goes on from there ({directory})")
-        return 130
+        return STOPPED
     except Claimed as error:
         complain(f"{directory} is in use: {error}")
         return 1
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001  recorded with its traceback by the run itself; here it is said
-        console.close()
         complain(f"{type(error).__name__}: {error}; see {directory / 'run.log'}")
         return 1
-    console.close()
+    return 0
+
+
+def make(config: dict[str, Any], console: Console) -> dict[str, Any]:
+    """The record of a run that is done, shown. Raises what `execute` does, and Diverged of one that had done so before."""
+    try:
+        with StopRequest() as stop:
+            record = execute(config, console, stop)
+    finally:
+        console.close()
     if record["status"] == "diverged":
-        complain(f"diverged: {record['error']['message']}; see {directory}")
-        return 1
+        raise Diverged(record["error"]["message"])
     console.show(metrics_table(record))
     for note in record.get("notes") or ():
         console.say(f"note: {note}")
@@ -45,8 +51,8 @@ def run_single(config: dict[str, Any]) -> int:
         f"epoch {record['selection']['epoch']} chosen on validation data; {duration(cost['wall_s'])}, "
         f"{cost['images_per_s']:.0f} images/s; {cost['parameters']:,} parameters deployed"
     )
-    console.say(f"record and files: {directory}")
-    return 0
+    console.say(f"record and files: {run_directory(config)}")
+    return record
 
 
 def metrics_table(record: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: a live bar on a terminal, a plain line now and then elsewhere."""
+"""What a person sees while something runs: a live bar on a terminal or in a notebook, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -94,14 +94,17 @@ class Console:
         from rich.console import Console as RichConsole
 
         self.rich = RichConsole(file=Lasting(stream or sys.stdout), highlight=False)
-        self.live = self.rich.is_terminal
-        if not self.live:
+        self.live = self.rich.is_terminal or self.rich.is_jupyter
+        if not self.rich.is_terminal:
             self.rich.width = LOG_WIDTH  # a log file has no width of its own; tables must not be squeezed into 80
         self._bars: Any = None
 
     def say(self, text: str) -> None:
         """One line, above any live bar."""
-        self.rich.print(printable(text), markup=False, soft_wrap=True)
+        if self.rich.is_jupyter:  # where rich would make a block of its own of every line
+            print(printable(text), file=self.rich.file, flush=True)
+        else:
+            self.rich.print(printable(text), markup=False, soft_wrap=True)
 
     def show(self, renderable: Any) -> None:
         """A table or other rich object."""
@@ -112,9 +115,12 @@ class Console:
         if self._bars is None:
             from rich.progress import BarColumn, Progress, TextColumn
 
+            from harness.runtime.bars import NotebookBars
+
             title, note = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}"))
             columns = (title, BarColumn(24), note)
-            self._bars = Progress(*columns, console=self.rich, transient=True)
+            kind = NotebookBars if self.rich.is_jupyter else Progress
+            self._bars = kind(*columns, console=self.rich, transient=True)
             self._bars.start()
         return self._bars
 
@@ -135,7 +141,7 @@ class Bar:
 
     def update(self, done: int, note: str) -> None:
         if self.task is not None:
-            self.console.bars.update(self.task, completed=done, note=note)
+            self.console.bars.update(self.task, completed=done, note=note, refresh=self.console.rich.is_jupyter)
         elif time.monotonic() - self.said >= LINE_EVERY_S:
             self.said = time.monotonic()
             self.console.say(f"{self.title}  {note}")

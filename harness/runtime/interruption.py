@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
 
@@ -43,6 +44,8 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         # nohup has its children ignore a terminal that goes away, and they keep to that.
         heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN or number != signal.SIGHUP]
+        if threading.current_thread() is not threading.main_thread():
+            heard = []  # signals are the main thread's
         self._before = {number: signal.signal(number, self._handle) for number in heard}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before)  # see held_back
         return self

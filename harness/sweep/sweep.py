@@ -36,7 +36,7 @@ from harness.sweep.expansion import Job, quoted, to_override
 from harness.sweep.hydra_options import check_used
 from harness.sweep.plan import describe, make_plan
 from harness.sweep.preview import describe_arrays, print_plan
-from harness.sweep.report import report
+from harness.sweep.report import Results, collect, show
 from harness.sweep.shapes import launcher_of, shapes_of_runs, with_environment
 from harness.sweep.submission import Submitter
 from harness.sweep.watch import Watch, outcome
@@ -303,7 +303,12 @@ class Sweep:
     # Words
 
     def report(self) -> int:
-        return report(self.plan, self.folder, self.not_run, self.started, self.console)
+        results = self.results()
+        show(results, self.plan, self.folder, self.started, self.console)
+        return 1 if results.missing else 0
+
+    def results(self) -> Results:
+        return collect(self.plan, self.not_run, self.console)
 
     def describe_arrays(self, runs: dict[Path, Config]) -> str:
         on_slurm = self.launcher_is(SLURM)
