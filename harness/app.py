@@ -28,7 +28,7 @@ from harness.store.files import Damaged
 from harness.sweep.expansion import check_elements
 
 FAILED, MISUSED = 1, 2
-VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}  # 1.4 warns of it
+VERSION: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}  # 1.4 warns of it
 
 
 def run(arguments: list[str]) -> int:

@@ -41,7 +41,6 @@ from harness.runtime.interruption import Interrupted
 from harness.store.history import read_history
 from harness.store.identity import run_directory
 from harness.sweep.expansion import quoted
-from harness.sweep.sweep import Sweep
 from harness.sweep.sweeper import HarnessSweeper
 
 GROUPS = {"method": str, "data": Data, "train": Train}  # what is chosen by name, and the type of its options
@@ -142,7 +141,7 @@ class CellSweeper(HarnessSweeper):
     """Hydra's sweeper, that returns what it found."""
 
     def sweep(self, arguments: list[str]) -> Runs:
-        made = Sweep(*self.compose(arguments), self.context, self.config, self.task_function)
+        made = self.prepare(arguments)
         if made.run() == STOPPED:
             raise KeyboardInterrupt("stopped; the same call goes on from there")
         results = made.results()
@@ -164,7 +163,7 @@ def composing(command: list[str]) -> Iterator[Hydra]:
             register()
             Plugins.instance().register(CellSweeper)
             with initialize(config_path=None, job_name="harness", **VERSION):
-                yield GlobalHydra.instance().hydra
+                yield GlobalHydra.instance().hydra  # type: ignore[misc]
     finally:
         sys.argv = before
 

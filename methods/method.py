@@ -106,6 +106,10 @@ class Method:
         """Groups for the optimiser: params, weight_decay, lr_scale (a factor on every learning rate)."""
         return [{"params": list(student.parameters()), "weight_decay": weight_decay, "lr_scale": 1.0}]
 
+    def rated_groups(self, student: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The same with each group's own `lr`, as torch's SGD and its schedulers take them: for a loop of one's own."""
+        return [{**group, "lr": lr * group["lr_scale"]} for group in self.parameter_groups(student, weight_decay)]
+
 
 def at_least_float32(logits: Tensor) -> Tensor:
     """Losses are computed in float32 also under bfloat16 autocast; float64 stays."""

@@ -14,7 +14,7 @@ from methods.method import check
 
 @dataclass
 class Perturbed:
-    """The inputs of TDiv and TDiv-SDiv; a mix-in, so that any variant can be shown them."""
+    """The inputs of TDiv and TDiv-SDiv; a mix-in before a Method, so that any variant can be shown them."""
 
     step: float = 1.0  # root-mean-square size of the step, in grey levels (1/255)
     student_term: bool = False  # TDiv-SDiv: leave out what the student's members already disagree on
@@ -22,7 +22,7 @@ class Perturbed:
     keep_clean: bool = False  # show the clean images beside the perturbed ones
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[misc]
         check(self.step >= 0, f"method.step must not be negative, not {self.step}")
         fits = self.pair is None or (len(self.pair) == 2 and self.pair[0] != self.pair[1] and min(self.pair) >= 0)
         check(fits, f"method.pair is two different members, such as [0,1], not {self.pair}")

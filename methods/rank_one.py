@@ -7,7 +7,7 @@ weights, not on activations, and so nearly free. Gradients of r and s come out o
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,7 @@ class RankOne:
         """Add the factors to a plain layer whose class has just been changed to this one."""
         self.selection = selection
         groups, (weight, _) = getattr(self, "groups", 1), self.plain()
-        like = {"device": weight.device, "dtype": weight.dtype}
+        like: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
         self.dr = nn.Parameter(torch.zeros(selection.members, weight.shape[1] * groups, **like))
         self.ds = nn.Parameter(torch.zeros(selection.members, weight.shape[0], **like))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from methods.kd import KD
-from methods.latent_be import DECAYS, INITIALISATIONS, MERGES, LatentBE, convert
+from methods.latent_be import DECAYS, INITIALISATIONS, MERGES, convert
 from methods.losses import soften
 from methods.method import check
 
@@ -41,8 +41,8 @@ class WeightAveraging(KD):
     def target(self, images, teachers):
         return soften(teachers(images), self.temperature)  # [M, B, K]: one target for each member
 
-    def deploy(self, student: LatentBE):
+    def deploy(self, student):
         return student.merge(self.merge)
 
-    def parameter_groups(self, student: LatentBE, weight_decay):
+    def parameter_groups(self, student, weight_decay):
         return student.parameter_groups(weight_decay, self.decay)

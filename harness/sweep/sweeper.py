@@ -41,11 +41,12 @@ class HarnessSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
-    def sweep(self, arguments: list[str]) -> None:
-        configs, jobs, shapes = self.compose(arguments)
-        status = Sweep(configs, jobs, shapes, self.context, self.config, self.task_function).run()
-        if status:
+    def sweep(self, arguments: list[str]) -> Any:
+        if status := self.prepare(arguments).run():
             sys.exit(status)
+
+    def prepare(self, arguments: list[str]) -> Sweep:
+        return Sweep(*self.compose(arguments), self.context, self.config, self.task_function)
 
     def compose(self, arguments: list[str]) -> tuple[list[Config], list[Job], list[Shape]]:
         """Every run's configuration, its overrides, and what its job asks of a cluster. Raises ConfigError."""
