@@ -34,7 +34,12 @@ def groups() -> dict[str, list[str]]:
     return {"all": list(variants()), "baselines": list(BASELINES)}
 
 
+def target(name: str) -> str:
+    """ "module:Class" of a name. Raises KeyError where there is none."""
+    return {**BASELINES, **variants()}[name]
+
+
 @functools.cache
 def load(name: str) -> type:
     """The Method class of a name. Raises KeyError where there is none."""
-    return EntryPoint(name, {**BASELINES, **variants()}[name], ENTRY_POINTS).load()
+    return EntryPoint(name, target(name), ENTRY_POINTS).load()

@@ -14,10 +14,11 @@ from harness.config.methods import build_method
 from harness.evaluation.predictions import predict_splits
 from harness.run.bank import Bank
 from harness.run.checks import validate_shares
+from harness.run.network import build_network
 from harness.runtime.console import Console
 from harness.runtime.interruption import Stop
 from harness.store.predictions import Arrays
-from harness.training import compilation, networks, ranks
+from harness.training import compilation, ranks
 from harness.training.batch_norm import separate, synchronise
 from harness.training.data import Dataset
 from harness.training.data.changes import image_changes
@@ -46,7 +47,7 @@ class Learner:
         validate_shares(config, count)
         stream = streams.generator(config["seed"], "init")
         try:
-            network = networks.build(config["model"], data.classes, data.mean, data.sd, stream, data.size)
+            network = build_network(config, data, stream)
             check_parts(recipe, network)
             self.network = network.to(device)
             student = self.student()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,9 +21,15 @@ def write_network(directory: Path, network: nn.Module, about: dict[str, str]) ->
     )
 
 
-def read_network(directory: Path, model: str, data: Dataset) -> nn.Module:
+def build_network(config: dict[str, Any], data: Dataset, generator: torch.Generator | None = None) -> nn.Module:
+    """The plain network of a run's configuration, for its data. Raises ValueError where there is none."""
+    options = config.get("network")
+    return networks.build(config["model"], data.classes, data.mean, data.sd, generator, data.size, options)
+
+
+def read_network(directory: Path, config: dict[str, Any], data: Dataset) -> nn.Module:
     """A run's network in evaluation mode, frozen, on the CPU. Raises Damaged where the file holds none of that model."""
-    network = networks.build(model, data.classes, data.mean, data.sd, size=data.size)
+    network = build_network(config, data)
     state = {name: torch.from_numpy(array) for name, array in read_weights(directory).items()}
     try:
         network.load_state_dict(state)

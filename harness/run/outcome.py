@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from harness import streams
+from harness.config.brought import modules
 from harness.config.methods import method_defaults
 from harness.evaluation.evaluation import count_flops
 from harness.runtime import memory
@@ -68,9 +69,10 @@ def describe_cost(training: Training, network: nn.Module, data: Dataset) -> dict
     }
 
 
-def describe_source(device: torch.device) -> dict[str, Any]:
-    """The fields of a record's provenance that do not depend on the run."""
-    return {**provenance.describe(device_kind(device), torch.get_num_threads()), "gpu": arithmetic.describe(device)}
+def describe_source(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The fields of a record's provenance that say by what a run was made."""
+    source = provenance.describe(device_kind(device), torch.get_num_threads(), modules(config))
+    return {**source, "gpu": arithmetic.describe(device)}
 
 
 def timestamp(seconds: float) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from harness.config import ConfigError
-from harness.config.teachers import teacher_configs
+from harness.config.brought import modules
 from harness.evaluation.evaluation import Evaluation, judge_all, without_infinities
 from harness.evaluation.predictions import check_predictions, labels_of
 from harness.run.bank import Bank, await_teacher
@@ -29,6 +29,7 @@ from harness.run.learner import Learner
 from harness.run.log import RunLog
 from harness.run.network import read_network, write_network
 from harness.run.outcome import describe_cost, describe_source, new_record, tell, timestamp
+from harness.run.teachers import teacher_configs
 from harness.run.views import CachedTeachers
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, Stop
@@ -122,7 +123,7 @@ class Run:
         self.learner: Learner | None = None
         # What torch.compile and CUDA graphs made of it, once it is trained.
         self.machinery: dict[str, Any] = {"compiled": None, "captured": None}
-        provenance.code(), provenance.revision()  # now: the files may change while the run goes on
+        provenance.code(modules(config)), provenance.revision()  # now: the files may change while the run goes on
 
     def execute(self) -> Record:
         keep_trained(self.directory)
@@ -177,7 +178,14 @@ class Run:
         trainer, training = self.learner.begin(ranks, self.report, self.save, self.stop)
         self.steps_per_epoch = trainer.steps_per_epoch
         taught = " ".join(weights[:16] for weights in self.taught.values())
-        self.checkpoints = Checkpoints(self.directory, run_hash(self.config), self.fingerprint, taught, self.console)
+        self.checkpoints = Checkpoints(
+            self.directory,
+            run_hash(self.config),
+            provenance.code(modules(self.config)),
+            self.fingerprint,
+            taught,
+            self.console,
+        )
         found = self.checkpoints.load()
         state = ranks.copy(found and found[1])
         if found:
@@ -250,12 +258,12 @@ class Run:
                 "force=true trains this run again, too"
             )
         check_files(self.directory, trained)
-        network = read_network(self.directory, self.config["model"], self.data).to(self.device)
+        network = read_network(self.directory, self.config, self.data).to(self.device)
         check_predictions(self.directory, network, self.data)
         found = self.evaluation.try_elsewhere(network, self.bank)
         before, now = trained["config"]["evaluate"], self.config["evaluate"]
         asked = {"shift": before["shift"] or now["shift"], "ood": list(dict.fromkeys([*before["ood"], *now["ood"]]))}
-        source = describe_source(self.device)
+        source = describe_source(self.config, self.device)
         self.claim.check()
         more, _ = without_infinities(found)
         return {
@@ -272,7 +280,7 @@ class Run:
     def record(self, status: str, error: Exception | None = None) -> Record:
         record = new_record(self.config, status, self.wall(), tell(error, status, self.directory) if error else None)
         record["provenance"] |= {
-            **describe_source(self.device),
+            **describe_source(self.config, self.device),
             "started": timestamp(self.started),
             "ended": timestamp(time.time()),
             "attempts": self.earlier["attempts"] + 1,

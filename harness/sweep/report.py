@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from harness.config.options import FOLDERS
+from harness.config.brought import may_change
 from harness.runtime.console import Console, duration
 from harness.store.files import Damaged
 from harness.store.record import answers, read_record, taught_otherwise
@@ -51,7 +51,7 @@ def report(plan: Plan, folder: Path, not_run: dict[Path, str], started: float, c
         else:
             log = record["error"]["log"] or directory / "run.log"
             failures.append(f"{directory.name}: {record['status']}: {record['error']['message']}; log {log}")
-        if directory in plan.finished and config["data"]["name"] in FOLDERS:
+        if directory in plan.finished and may_change(config["data"]["name"]):
             from harness.run.data import changed
 
             if said := changed(record, config, console):
