@@ -187,8 +187,8 @@ def remove(overrides: Sequence[str], console: Console) -> None:
     uses = count_uses([runs, bank.parent])
     if needed := [place for place in places if uses[place.name]]:
         raise ConfigError(
-            f"{uses[needed[0].name]:,} runs in {runs} learned from {needed[0].name}: a run without its teachers cannot be "
-            "verified; remove those runs first"
+            f"{needed[0].name} has taught {uses[needed[0].name]:,} of the runs in {runs}, which nobody could verify without "
+            "it: remove those runs first"
         )
     with contextlib.ExitStack() as claims:
         for place in places:

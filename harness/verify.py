@@ -98,6 +98,8 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     said = f"holds: logits within {largest:.2g}, {len(METRICS)} metrics of {', '.join(again)}"
     said += "" if record.get("files") else "; its version has no digests"
     said += f"; {how}" if how else ""
+    if train and "imported" in record["provenance"]:
+        return f"{said}; it was imported, not trained here"
     if train:
         return said + train_again(record, directory, console)
     left = [part for part in MORE if record.get(part)]

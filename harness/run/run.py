@@ -73,6 +73,7 @@ def execute(
         if said := changed(record, config, console):
             console.say(f"note: {said}")
         return record
+    teacher_configs(config)  # refused before anything is written
     count = crew.count if crew else config["devices"]
     device = choose_device(config["device"], 0 if count > 1 else None)
     arithmetic.prepare(config["deterministic"])

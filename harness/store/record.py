@@ -96,6 +96,7 @@ SCHEMA = {
         "teacher_weights": {"teacher's name": "SHA-256 of the weights that were learned from"},
         "teacher_views": "bool, whether teachers' answers came from the bank's views",
         "data": "fingerprint of the data and split",
+        "imported": "absent, or {file, sha256, mean, sd, classes} of a teacher that was trained elsewhere",
         "asked_later": "absent, or {git, code, host, device, command} of what evaluated it after it was done",
     },
 }

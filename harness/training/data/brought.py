@@ -26,7 +26,7 @@ from torch import Tensor
 from harness.config import ConfigError, brought
 from harness.runtime.console import Console
 from harness.training.data.dataset import Dataset, Split, subset
-from harness.training.data.folder import choose, measure, read_splits, split_off
+from harness.training.data.folder import Listed, choose, measure, read_splits, split_off
 from harness.training.data.listing import LeftOut
 
 SPLITS = ("train", "validation", "test")
@@ -42,11 +42,7 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
         raise ConfigError(
             f"data={name} returns {', '.join(map(repr, sorted(map(str, unknown))))}, which means nothing here"
         )
-    listed = {
-        split: (images_of(found, name, split), labels_of(found, name, split))
-        for split in SPLITS
-        if (found := given.get(split)) is not None
-    }
+    listed = {split: read(found, name, split) for split in SPLITS if (found := given.get(split)) is not None}
     most = 1 + max(int(labels.max()) if len(labels) else 0 for _, labels in listed.values())
     classes = [str(label) for label in (range(most) if given.get("classes") is None else given["classes"])]
     if "validation" not in listed:
@@ -82,12 +78,19 @@ def call(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(found)
 
 
-def images_of(found: Any, name: str, split: str) -> Tensor | list[Path]:
-    """Images [N, C, H, W], or their files."""
+def read(found: Any, name: str, split: str) -> Listed:
+    """A split's images and labels. Raises ConfigError where they are none."""
     where = f"the {split} split of data={name}"
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise ConfigError(f"{where} is not (images, labels)")
-    images = found[0]
+    images, labels = images_of(found[0], where), labels_of(found[1], where)
+    if len(images) != len(labels):
+        raise ConfigError(f"{where} has {len(images)} images but {len(labels)} labels")
+    return images, labels
+
+
+def images_of(images: Any, where: str) -> Tensor | list[Path]:
+    """Images [N, C, H, W], or their files."""
     if isinstance(images, list | tuple) and all(isinstance(image, str | Path) for image in images):
         return [Path(image) for image in images]
     pixels = torch.as_tensor(images if isinstance(images, Tensor) else np.asarray(images).copy())
@@ -105,15 +108,14 @@ def images_of(found: Any, name: str, split: str) -> Tensor | list[Path]:
     return pixels.contiguous()
 
 
-def labels_of(found: Any, name: str, split: str) -> Tensor:
+def labels_of(labels: Any, where: str) -> Tensor:
     """Labels [N] of int64; one of several columns [N, 1] is taken for [N]."""
-    given = np.asarray(found[1])
+    given = np.asarray(labels)
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
     if given.ndim != 1 or given.dtype.kind not in "iub":
         raise ConfigError(
-            f"the {split} split of data={name} has labels {list(given.shape)} of {given.dtype}: one whole number an image is "
-            "known"
+            f"{where} has labels {list(given.shape)} of {given.dtype}: one whole number an image is known"
         )
     return torch.from_numpy(given.astype(np.int64))
 
