@@ -111,7 +111,7 @@ def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, d
     if how:
         console.say(f"note: {how}")
     check_files(run, record)
-    network = read_network(run, record["config"]["model"], data)
+    network = read_network(run, record["config"], data)
     difference = check_predictions(run, network, data)
     console.say(f"repeats {len(data.test):,} recorded predictions (largest difference of a logit {difference:.2g})")
     try:

@@ -88,7 +88,7 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     same, how = compare_data(record["provenance"]["data"], data, fingerprint)
     if not same:
         raise Broken(f"its data are others by now ({how})")
-    network = read_network(directory, config["model"], data)
+    network = read_network(directory, config, data)
     largest = check_predictions(directory, network, data)
     teachers = find_teachers(directory, config)
     if other := taught_otherwise(record, digests(teachers)):

@@ -42,7 +42,8 @@ class Bank:
     def __init__(self, config: dict[str, Any], data: Dataset, fingerprint: str, device: torch.device):
         self.config, self.data, self.fingerprint, self.device = config, data, fingerprint, device
         self.model = config["teachers"]["model"] or config["model"]
-        self.directories = [run_directory(teacher) for teacher in teacher_configs(config)]
+        self.teacher_configs = teacher_configs(config)
+        self.directories = [run_directory(teacher) for teacher in self.teacher_configs]
         self.names = [directory.name for directory in self.directories]
 
     def weights(self) -> dict[str, str]:
@@ -51,7 +52,8 @@ class Bank:
 
     def networks(self, count: int | None = None) -> list[nn.Module]:
         """The first `count` teachers, or all of them."""
-        return [read_network(place, self.model, self.data).to(self.device) for place in self.directories[:count]]
+        known = list(zip(self.directories, self.teacher_configs, strict=True))[:count]
+        return [read_network(place, config, self.data).to(self.device) for place, config in known]
 
     def logits(self) -> dict[str, np.ndarray]:
         """What they recorded, by split: [M, N, K]; empty where there are none."""
