@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from methods.losses import diverge, label_loss, soften
 from methods.method import Method, at_least_float32, check
 
-MOST = 10  # teachers: the weights are found among some 2^M candidates
+MOST = 8  # teachers: their weights are found among 3^M candidates
+EVEN = 1e-8  # what uneven weights cost, by the mean square of the vectors
 
 
 @dataclass
@@ -57,31 +58,25 @@ class AEKD(Method):
 
 
 def shortest(vectors: Tensor, cap: float) -> Tensor:
-    """Weights [M] in [0, cap], of sum 1, of the shortest weighted sum of vectors [M, n].
+    """Weights [M] in [0, cap], of sum 1, of the shortest weighted sum of vectors [M, n]; of several such, the most even.
 
-    Exact, in a fixed number of operations that never wait for a device: once it is known which weights lie at 0 and which
-    at the cap, the others solve a linear system. All these are solved, and the shortest of those within bounds is it.
+    Exact, and without a wait for the device: once it is known which weights lie at 0 and which at the cap, the others solve
+    a linear system. All these systems are solved; of the solutions within bounds the shortest is it.
     """
-    exact = vectors.double()
-    gram, (at_cap, is_free) = exact @ exact.T, corners(len(vectors), cap)
+    count, exact = len(vectors), vectors.double()
+    gram = exact @ exact.T
     gram = gram / gram.diagonal().mean().clamp_min(1e-300)
-    ones, free = torch.ones_like(gram[0]), is_free.to(gram.device, non_blocking=True)[..., None]
-    # Rows: of a free weight, gradient = multiplier; of another, weight = bound; and their sum.
-    ridge = 1e-11 * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)  # where vectors depend on one another
-    system = torch.where(
-        free, torch.column_stack([gram + ridge, ones]), torch.column_stack([torch.eye(len(gram)).to(gram), 0 * ones])
-    )
-    bounds = cap * at_cap.to(gram)
-    total = torch.cat([ones, 0 * ones[:1]]).expand(len(system), 1, -1)
-    right = torch.cat([bounds, torch.ones_like(bounds[:, :1])], 1)
-    found = torch.linalg.solve_ex(torch.cat([system, total], 1), right)[0][:, :-1]
-    within = ((found >= -1e-9) & (found <= cap + 1e-9)).all(1)
-    lengths = torch.einsum("sm,mn,sn->s", found, gram, found).masked_fill(~within, torch.inf)
-    return found[lengths.argmin()].clamp(0, cap).to(vectors.dtype)
-
-
-def corners(count: int, cap: float) -> tuple[Tensor, Tensor]:
-    """Which of so many weights lie at the cap and which between 0 and the cap, in every way that leaves a sum of 1."""
-    ways = [way for way in itertools.product((0, 1, 2), repeat=count) if 1 in way and way.count(2) * cap < 1 + 1e-9]
-    states = torch.tensor(ways)
-    return states == 2, states == 1
+    one = torch.eye(count, dtype=gram.dtype, device=gram.device)
+    gram = gram + EVEN * one
+    # Of every weight whether it lies at 0, at the cap, or is free: the digits of a number to the base 3.
+    ways = torch.arange(3**count, device=gram.device)[:, None] // 3 ** torch.arange(count, device=gram.device) % 3
+    free = (ways == 2)[..., None]
+    # A free weight's row: its gradient is a multiplier, the last unknown. Another's: it is its bound. Below: the sum is 1.
+    rows = torch.where(free, F.pad(gram, (0, 1), value=1), F.pad(one, (0, 1)))
+    total = F.pad(torch.ones_like(rows[:, :1, 1:]), (0, 1))
+    right = F.pad(cap * (ways == 1).to(gram), (0, 1), value=1)
+    found = torch.linalg.solve_ex(torch.cat([rows, total], 1), right)[0][:, :-1]
+    within = ((found >= -1e-9) & (found <= cap + 1e-9)).all(1) & ((found.sum(1) - 1).abs() < 1e-9)
+    lengths = torch.einsum("sm,mn,sn->s", found, gram, found)
+    best = torch.where(within, lengths, torch.inf).argmin(0, keepdim=True)
+    return found.index_select(0, best)[0].clamp(0, cap).to(vectors.dtype)

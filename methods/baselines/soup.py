@@ -42,7 +42,7 @@ class Soup(KD):
 
     def loss(self, images, labels, teachers, student):
         parts = super().loss(images, labels, teachers, student)
-        return {**parts, "loss": len(student.networks) * parts["loss"]}
+        return {**parts, "loss": len(teachers) * parts["loss"]}
 
     def deploy(self, student):
         network, *others = (network.state_dict() for network in student.networks)
