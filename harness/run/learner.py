@@ -87,7 +87,10 @@ class Learner:
             stop=stop,
             ranks=group,
         )
-        return trainer, trainer.start(self.network)
+        try:
+            return trainer, trainer.start(self.network)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     def train(self, trainer: Trainer, training: Training) -> dict[str, Any]:
         """Train to the end of the recipe; what torch.compile and CUDA graphs made of it."""

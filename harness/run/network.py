@@ -1,4 +1,4 @@
-"""The deployed plain network of a run, to disk and back."""
+"""The deployed network of a run, to disk and back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.config.methods import build_method
 from harness.store.files import Damaged
 from harness.store.weights import WEIGHTS, read_weights, write_weights
 from harness.training import networks
@@ -28,8 +29,11 @@ def build_network(config: dict[str, Any], data: Dataset, generator: torch.Genera
 
 
 def read_network(directory: Path, config: dict[str, Any], data: Dataset) -> nn.Module:
-    """A run's network in evaluation mode, frozen, on the CPU. Raises Damaged where the file holds none of that model."""
-    network = build_network(config, data)
+    """The network that a run of this configuration deployed, in evaluation mode, frozen, on the CPU.
+
+    Raises Damaged where the file holds none such, ConfigError where its method is not known.
+    """
+    network = build_method(config).form(build_network(config, data), max(1, config["teachers"]["size"]))
     state = {name: torch.from_numpy(array) for name, array in read_weights(directory).items()}
     try:
         network.load_state_dict(state)

@@ -17,6 +17,7 @@ import torch
 
 from harness.config import ConfigError
 from harness.config.brought import modules
+from harness.config.methods import build_method
 from harness.evaluation.evaluation import Evaluation, judge_all, without_infinities
 from harness.evaluation.predictions import check_predictions, labels_of
 from harness.run.bank import Bank, await_teacher
@@ -131,7 +132,8 @@ class Run:
         trained = read_or_set_aside(self.directory, TRAINED, self.console)
         wanted = lacks(trained, self.config["evaluate"]) if trained else self.config["evaluate"]
         title = self.directory.name.rpartition("-")[0]
-        self.log = RunLog(self.directory, self.console, title, self.config["train"]["epochs"])
+        epochs = build_method(self.config).epochs(self.config["train"]["epochs"], self.config["teachers"]["size"])
+        self.log = RunLog(self.directory, self.console, title, epochs)
         try:
             self.data, self.fingerprint = load_images(self.config["data"], self.device, self.console)
             self.learner = Learner(self.config, self.data, self.device, self.crew.count)
@@ -230,7 +232,7 @@ class Run:
             raise Diverged(f"the deployed network of epoch {training.best.epoch} gives answers that are no numbers")
         record["metrics"], record["notes"] = judge_all(logits, labels, self.bank.logits())
         record["selection"] = {"epoch": training.best.epoch, "acc": training.best.acc}
-        record["cost"] = describe_cost(training, network, self.data)
+        record["cost"] = describe_cost(training, trainer, network)
         nll_ts = record["metrics"]["student"]["test"]["nll_ts"]
         record["diagnostics"] = self.evaluation.diagnose(training.student, network, self.bank, nll_ts, labels)
         record |= self.evaluation.try_elsewhere(network, self.bank)
