@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import ConfigError
-from harness.config.composition import plain, register, settle_paths
+from harness.config.composition import plain, register, register_brought, settle_paths
 from harness.run.checks import validate
 from harness.run.names import unknown
 from harness.runtime.console import STOPPED, complain
@@ -117,8 +117,10 @@ def for_hydra(arguments: list[str]) -> list[str]:
     if others:
         refuse(f"unrecognized arguments: {' '.join(other for other in others if other.startswith('-'))}")
     overrides = known.overrides
-    for override in OverridesParser.create().parse_overrides(overrides):
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    for override in parsed:
         check_elements(override)
+    register_brought(parsed)
     flags = [argument for argument in arguments if argument not in overrides]
     if known.info and flags[-1] in ("--info", "-i"):
         flags.append(known.info)  # else the first override would be what to show

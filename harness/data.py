@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from harness.config import ConfigError
-from harness.config.options import DATA
+from harness.config.brought import data_options
 from harness.run.checks import validate_data
 from harness.run.names import check_name
 from harness.runtime.console import Console, complain, run_command
@@ -33,7 +33,9 @@ def configure(arguments: list[str]) -> dict[str, Any]:
     check_name("data", name)
     root = [f"root={value}" for value in rest[:1] if "=" not in value]
     try:
-        options = OmegaConf.merge(OmegaConf.structured(DATA[name]), OmegaConf.from_dotlist(root + rest[len(root) :]))
+        options = OmegaConf.merge(
+            OmegaConf.structured(data_options(name)), OmegaConf.from_dotlist(root + rest[len(root) :])
+        )
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     config = {**OmegaConf.to_container(options), "name": name, "download": True}

@@ -31,11 +31,11 @@ from harness.evaluation.evaluation import count_flops
 from harness.evaluation.predictions import check_predictions
 from harness.run.data import compare_data, load_images
 from harness.run.export import write
-from harness.run.network import read_network
+from harness.run.network import build_network, read_network
+from harness.run.teachers import bank_of, teacher_configs
 from harness.runtime.console import Console, complain, run_command
 from harness.store.files import Damaged
 from harness.store.record import check_files, read_record
-from harness.training import networks
 from harness.training.data import Dataset
 from harness.training.data.augmentation import to_unit
 
@@ -60,16 +60,11 @@ def latencies(groups: Sequence[Sequence[nn.Module]], images: Tensor, rounds: int
     return [statistics.median(seconds) for seconds in times]
 
 
-def measure(network: nn.Module, record: dict[str, Any], data: Dataset) -> dict[str, dict[str, float]]:
+def measure(network: nn.Module, config: dict[str, Any], data: Dataset) -> dict[str, dict[str, float]]:
     """Parameters, FLOPs an image and latency of LATENCY_BATCH images, of student, plain network and ensemble."""
-    config = record["config"]
-
-    def build(model: str) -> nn.Module:
-        return networks.build(model, data.classes, data.mean, data.sd, size=data.size).eval()
-
-    groups = {"student": [network], "plain": [build(config["model"])]}
-    if count := len(record["provenance"]["teachers"]):
-        groups["ensemble"] = [build(config["teachers"]["model"] or config["model"]) for _ in range(count)]
+    groups = {"student": [network], "plain": [build_network(config, data).eval()]}
+    if teachers := teacher_configs(config):
+        groups["ensemble"] = [build_network(teacher, data).eval() for teacher in teachers]
     rows = torch.arange(LATENCY_BATCH) % len(data.test)
     seconds = latencies(list(groups.values()), to_unit(data.test.images[rows]))
     return {
@@ -111,7 +106,7 @@ def load_student(run: Path, console: Console) -> tuple[nn.Module, dict[str, Any]
     if how:
         console.say(f"note: {how}")
     check_files(run, record)
-    network = read_network(run, record["config"]["model"], data)
+    network = read_network(run, record["config"], data)
     return network, record, data
 
 
@@ -130,7 +125,7 @@ def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, d
         ) from error
     for path in paths:
         console.say(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
-    found = measure(network, record, data)
+    found = measure(network, {**record["config"], "bank": str(bank_of(run, record["config"]))}, data)
     console.show(table(found))
     return found
 

@@ -23,16 +23,16 @@ from typing import Any
 import torch
 
 from harness.config import ConfigError
-from harness.config.teachers import teacher_configs
 from harness.evaluation.evaluation import judge_all
 from harness.evaluation.predictions import check_predictions, labels_of, predict_splits
 from harness.run.bank import check_teacher
 from harness.run.data import compare_data, load_images
 from harness.run.network import read_network
 from harness.run.run import execute
+from harness.run.teachers import bank_of, teacher_configs
 from harness.runtime.console import Console, complain, one_line, run_command
 from harness.store.files import Damaged
-from harness.store.identity import bank_folder, is_teacher, run_directory
+from harness.store.identity import is_teacher, run_directory
 from harness.store.predictions import read_predictions
 from harness.store.record import METRICS, RECORD, RUN, check_files, lost_files, read_record, taught_otherwise
 from harness.store.weights import digests
@@ -88,7 +88,7 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     same, how = compare_data(record["provenance"]["data"], data, fingerprint)
     if not same:
         raise Broken(f"its data are others by now ({how})")
-    network = read_network(directory, config["model"], data)
+    network = read_network(directory, config, data)
     largest = check_predictions(directory, network, data)
     teachers = find_teachers(directory, config)
     if other := taught_otherwise(record, digests(teachers)):
@@ -98,21 +98,18 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     said = f"holds: logits within {largest:.2g}, {len(METRICS)} metrics of {', '.join(again)}"
     said += "" if record.get("files") else "; its version has no digests"
     said += f"; {how}" if how else ""
+    if train and "imported" in record["provenance"]:
+        return f"{said}; it was imported, not trained here"
     if train:
         return said + train_again(record, directory, console)
     left = [part for part in MORE if record.get(part)]
     return said + (f"; {', '.join(left)} not tried again (--train does)" if left else "")
 
 
-def bank_of(directory: Path, config: Record) -> Path:
-    """The bank of a run: the one that it names, else beside it, wherever its folder lies by now."""
-    return directory.parent / "teachers" if config["bank"] is None else bank_folder(config)
-
-
 def find_teachers(directory: Path, config: Record) -> list[Path]:
     """The teachers of a run, their files checked."""
     bank = bank_of(directory, config)
-    found = [bank / run_directory(teacher).name for teacher in teacher_configs(config)]
+    found = [run_directory(teacher) for teacher in teacher_configs({**config, "bank": str(bank)})]
     for place in found:
         record = read_record(place)
         if record is None:

@@ -18,6 +18,27 @@ VARIANTS = {
 }
 BASELINES = {
     "supervised": "methods.baselines.supervised:Supervised",
+    "kd_gaussian": "methods.baselines.gaussian:KDGaussian",
+    "kd_mixup": "methods.baselines.mixup:KDMixUp",
+    "kd_ods": "methods.baselines.ods:KDODS",
+    "kd_confods": "methods.baselines.ods:KDConfODS",
+    "function_matching": "methods.baselines.function_matching:FunctionMatching",
+    "ae_kd": "methods.baselines.ae_kd:AEKD",
+    "ca_mkd": "methods.baselines.ca_mkd:CAMKD",
+    "dkd": "methods.baselines.dkd:DKD",
+    "lskd": "methods.baselines.lskd:LSKD",
+    "end2": "methods.baselines.end2:EnD2",
+    "proxy_end2": "methods.baselines.proxy_end2:ProxyEnD2",
+    "soup": "methods.baselines.soup:Soup",
+    "latentbe_gaussian": "methods.baselines.gaussian:LatentBEGaussian",
+    "latentbe_mixup": "methods.baselines.mixup:LatentBEMixUp",
+    "latentbe_ods": "methods.baselines.ods:LatentBEODS",
+    "latentbe_confods": "methods.baselines.ods:LatentBEConfODS",
+    "latentbe_tdiv": "methods.baselines.tdiv:LatentBETDiv",
+    "hydra": "methods.baselines.hydra:Hydra",
+    "batch_ensemble": "methods.baselines.unmerged:BatchEnsemble",
+    "latentbe_unmerged": "methods.baselines.unmerged:LatentBEUnmerged",
+    "deep_ensemble": "methods.baselines.deep_ensemble:DeepEnsemble",
 }
 ENTRY_POINTS = "harness.methods"
 
@@ -34,7 +55,12 @@ def groups() -> dict[str, list[str]]:
     return {"all": list(variants()), "baselines": list(BASELINES)}
 
 
+def target(name: str) -> str:
+    """ "module:Class" of a name. Raises KeyError where there is none."""
+    return {**BASELINES, **variants()}[name]
+
+
 @functools.cache
 def load(name: str) -> type:
     """The Method class of a name. Raises KeyError where there is none."""
-    return EntryPoint(name, {**BASELINES, **variants()}[name], ENTRY_POINTS).load()
+    return EntryPoint(name, target(name), ENTRY_POINTS).load()

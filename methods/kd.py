@@ -13,6 +13,9 @@ from methods.method import Method, check
 class KD(Method):
     """A plain student matches one teacher's tempered softmax."""
 
+    citation: ClassVar[str] = (
+        "Hinton, Vinyals, Dean. Distilling the Knowledge in a Neural Network. NIPS Deep Learning Workshop, 2014."
+    )
     capturable: ClassVar[bool] = True
     teachers: ClassVar[int | None] = 1
     alpha: float = 1.0  # weight of the distillation term; 1 - alpha is the label's

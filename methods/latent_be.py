@@ -74,7 +74,8 @@ class LatentBE(nn.Module):
         """Member m as a plain network of the original class, with weights of its own."""
         network = copy.deepcopy(self.network)
         for layer in rank_one_layers(network):
-            layer.dr, layer.ds = (nn.Parameter(factor[m : m + 1].detach()) for factor in (layer.dr, layer.ds))
+            for name, values in layer.own().items():
+                setattr(layer, name, nn.Parameter(values[m : m + 1].detach()))
             layer.fold("factors")
         return network
 
@@ -84,7 +85,7 @@ class LatentBE(nn.Module):
         SGD with momentum is linear in the gradient, so M times the gradient of loss + decay/M is M times the
         learning rate: no parameter's gradient is touched.
         """
-        factors = [p for layer in rank_one_layers(self.network) for p in (layer.dr, layer.ds)]
+        factors = [p for layer in rank_one_layers(self.network) for p in layer.own().values()]
         known = {id(p) for p in factors}
         shared = [p for p in self.parameters() if id(p) not in known]
         factor_decay = weight_decay / self.members if decay == "one" else 0.0
@@ -130,10 +131,12 @@ def convert(
     factors: str = "ones",
     factors_sd: float = 0.5,
     generator: torch.Generator | None = None,
+    own_bias: bool = False,
 ) -> LatentBE:
     """A LatentBE student with the weights of `network`, which stays as it is.
 
-    factors: "ones" (members begin equal), "normal" (mean 1, sd factors_sd), "sign" (+1 or -1).
+    factors: "ones" (members begin equal), "normal" (mean 1, sd factors_sd), "sign" (+1 or -1). own_bias: every member
+    has biases of its own, not under its factors.
     Raises ValueError, naming the module, where a layer has weights that rank-one factors are not defined for.
     """
     network = copy.deepcopy(network)
@@ -143,7 +146,7 @@ def convert(
             raise ValueError(f"cannot convert {name or 'the network'} ({type(module).__name__}) to members: {reason}")
         if type(module) in RANK_ONE:
             module.__class__ = RANK_ONE[type(module)]
-            module.become(selection)
+            module.become(selection, own_bias)
     layers = rank_one_layers(network)
     if not layers:
         raise ValueError("cannot convert a network without Conv2d, Linear or MultiheadAttention layers to members")

@@ -23,6 +23,12 @@ def match(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
     return temperature**2 * -(target * log_q).sum(-1).mean()
 
 
+def diverge(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(target || softmax(z / T)) of every row: [...], of logits and targets [..., K]."""
+    log_q = F.log_softmax(at_least_float32(logits) / temperature, dim=-1)
+    return temperature**2 * (torch.xlogy(target, target) - target * log_q).sum(-1)
+
+
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy with labels [B], or distributions over the classes [B, K] (smoothed labels).
 

@@ -54,10 +54,15 @@ class Method:
     It raises ValueError in `__post_init__` where they make no sense.
     """
 
+    citation: ClassVar[str] = ""  # Authors. Title. Venue, year.
     teachers: ClassVar[int | None] = None  # how many it learns from; None: all of the set
+    trained: ClassVar[bool] = True  # False: no step is taken, and the student is what `adopt` makes it
     # Whether a step does the same to the same tensors every time but for what `choice` says, so that it can be captured on
     # a GPU and replayed: what Python does in it is done only once then. Not inherited: each class says it for itself.
     capturable: ClassVar[bool] = False
+    # Share of the training that is done, in [0, 1): the trainer says so before every step. A method that reads it does
+    # another thing in each, and cannot be captured.
+    progress = 0.0
     reestimate_bn: bool = False  # recompute the deployed network's batch-norm statistics on the training data
 
     def minimum_teachers(self) -> int:
@@ -71,6 +76,14 @@ class Method:
         """
         return 3
 
+    def inference_passes(self, members: int) -> float:
+        """What the deployed network costs, in forward passes of a plain one."""
+        return 1
+
+    def epochs(self, asked: int, members: int) -> int:
+        """How many epochs it is trained, where the recipe asks for so many."""
+        return asked
+
     def known_answers(self, members: int) -> int:
         """How many teachers, of so many, a step asks about the images as they were drawn: what a cache can know."""
         if type(self).inputs is not Method.inputs:
@@ -80,6 +93,9 @@ class Method:
     def student(self, network: nn.Module, members: int, generator: torch.Generator) -> nn.Module:
         """The module to train, made from a freshly initialised plain network. `members` is the number of teachers."""
         return network
+
+    def adopt(self, student: nn.Module, teachers: Teachers) -> None:
+        """What a new student takes over from its teachers, in place. Raises ValueError where it cannot."""
 
     def choice(self, members: int, generator: torch.Generator) -> Hashable:
         """What `inputs` draws from the step's generator to choose what it does; `members` is the number of teachers."""
@@ -99,8 +115,12 @@ class Method:
         raise NotImplementedError
 
     def deploy(self, student: nn.Module) -> nn.Module:
-        """ONE plain network for inference; the student is left as it is."""
+        """ONE network for inference, images -> logits [B, K]; the student is left as it is."""
         return copy.deepcopy(student)
+
+    def form(self, network: nn.Module, members: int) -> nn.Module:
+        """A network such as `deploy` returns, made from a plain one: it is given the weights of a deployed one."""
+        return network
 
     def parameter_groups(self, student: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for the optimiser: params, weight_decay, lr_scale (a factor on every learning rate)."""

@@ -62,6 +62,10 @@ class Perturbed:
 class Perturbation(Perturbed, EnsembleKD):
     """A plain student matches the averaged teachers on TDiv inputs."""
 
+    citation: ClassVar[str] = (
+        "Nam, Lee, Heo, Lee. Improving Ensemble Distillation With Weight Averaging and Diversifying Perturbation. "
+        "ICML, 2022."
+    )
     capturable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

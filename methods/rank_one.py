@@ -39,17 +39,26 @@ class RankOne:
 
     names: ClassVar[tuple[str, str]] = ("weight", "bias")  # of the parameters that have factors
 
-    def become(self, selection: Selection) -> None:
-        """Add the factors to a plain layer whose class has just been changed to this one."""
+    def become(self, selection: Selection, own_bias: bool = False) -> None:
+        """Add the factors to a plain layer whose class has just been changed to this one.
+
+        own_bias: y = ((x * r_m) W) * s_m + b_m instead, b_m = b + db_m, for a layer that has a bias (Wen et al. 2020).
+        """
         self.selection = selection
-        groups, (weight, _) = getattr(self, "groups", 1), self.plain()
+        groups, (weight, bias) = getattr(self, "groups", 1), self.plain()
         like: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
         self.dr = nn.Parameter(torch.zeros(selection.members, weight.shape[1] * groups, **like))
         self.ds = nn.Parameter(torch.zeros(selection.members, weight.shape[0], **like))
+        self.db = nn.Parameter(torch.zeros_like(self.ds)) if own_bias and bias is not None else None
 
     def plain(self) -> tuple[Tensor, Tensor | None]:
         """The shared weight and bias."""
         return getattr(self, self.names[0]), getattr(self, self.names[1])
+
+    def own(self) -> dict[str, nn.Parameter]:
+        """What every member has of its own, [M, n] each, by name."""
+        found = {name: getattr(self, name) for name in ("dr", "ds", "db")}
+        return {name: values for name, values in found.items() if values is not None}
 
     @property
     def r(self) -> Tensor:
@@ -79,7 +88,9 @@ class RankOne:
             together = together.to(torch.get_autocast_dtype(kind))
         weights = together.unbind()
         _, bias = self.plain()
-        biases = [None] * len(weights) if bias is None else (bias * s).unbind()
+        if bias is None:
+            return [(weight, None) for weight in weights]
+        biases = (bias * s if self.db is None else bias + self.selection.of(self.db)).unbind()
         return list(zip(weights, biases, strict=True))
 
     @torch.no_grad()
@@ -90,8 +101,9 @@ class RankOne:
         weight, bias = self.plain()
         setattr(self, self.names[0], nn.Parameter(self.modulate(outer), requires_grad=weight.requires_grad))
         if bias is not None:
-            setattr(self, self.names[1], nn.Parameter(bias * s.mean(0), requires_grad=bias.requires_grad))
-        del self.dr, self.ds, self.selection
+            bias_of_all = bias * s.mean(0) if self.db is None else bias + self.db.mean(0)
+            setattr(self, self.names[1], nn.Parameter(bias_of_all, requires_grad=bias.requires_grad))
+        del self.dr, self.ds, self.db, self.selection
         self.__class__ = PLAIN[type(self)]
 
 

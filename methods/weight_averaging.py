@@ -15,6 +15,10 @@ from methods.method import check
 class WeightAveraging(KD):
     """Member m of a LatentBE student matches teacher m; the members' mean is deployed."""
 
+    citation: ClassVar[str] = (
+        "Nam, Lee, Heo, Lee. Improving Ensemble Distillation With Weight Averaging and Diversifying Perturbation. "
+        "ICML, 2022."
+    )
     capturable: ClassVar[bool] = True
     teachers: ClassVar[int | None] = None
     factors: str = "ones"  # how r and s begin: ones, normal (mean 1), sign (+1 or -1)

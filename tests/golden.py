@@ -69,7 +69,9 @@ def difference(method: str, stored: list[float], now: list[float]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    now = {method: losses(method) for method in {**methods.VARIANTS, **methods.BASELINES}}
+    now = {
+        method: losses(method) for method in {**methods.VARIANTS, **methods.BASELINES} if methods.load(method).trained
+    }
     stored = read()
     changes = [difference(method, stored[method], now[method]) for method in stored if method in now]
     changes += [f"{method}: new" for method in now if method not in stored]

@@ -81,6 +81,19 @@ def paired_t(d: ArrayLike, confidence: float = 0.95, alternative: Alternative = 
     return PairedT(mean, sd, t, p, mean - half, mean + half, n - 1)
 
 
+def prediction(values: ArrayLike, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Where the mean of `count` further values lies, by those that are known [n]; NaN with fewer than two.
+
+    The t interval for a future mean (Hahn and Meeker 1991, section 4.7): both means vary, ours and that of the others.
+    """
+    values = np.asarray(values, float)
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    half = stats.t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) * math.sqrt(1 / n + 1 / count)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
 def skew_guarded_t(d: ArrayLike, alternative: Alternative = "two-sided") -> NDArray:
     """p of the paired t after a correction for skewness that can only make it larger.
 

@@ -18,7 +18,7 @@ from analysis.records.errors import AnalysisError, AnalysisWarning
 from analysis.records.metrics import metric
 from analysis.records.options import DEEPEST, flatten, is_deep
 from analysis.records.outcomes import COLLAPSE
-from analysis.records.study import CELLS, KINDS, SPENDING, STATISTICS, TESTS, Family, Sequential, Study
+from analysis.records.study import CELLS, KINDS, SPENDING, STATISTICS, TESTS, Family, Published, Sequential, Study
 from analysis.records.texts import one_line, plain
 from harness.store.files import Damaged, check_shape, parse_json
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 MOST_SEEDS = 200  # of a sequential study
+UNDECISIVE = ("question", "baseline", "published", "source")  # what of a study decides no verdict
 
 
 class Block(TypedDict, total=False):
@@ -45,6 +46,14 @@ class Block(TypedDict, total=False):
     collapse: dict[str, Any] | None
     families: dict[str, Any] | None
     sequential: dict[str, Any] | None
+    published: dict[str, Any] | None
+
+
+class PublishedBlock(TypedDict):
+    source: str
+    data: str
+    model: str
+    arms: dict[str, dict[str, list[Annotated[float, Meta(gt=-limits.MOST, lt=limits.MOST)]]]]
 
 
 class Against(TypedDict, total=False):
@@ -93,6 +102,7 @@ def parse(block: Any, source: str) -> Study:
             collapse=COLLAPSE | {name: limits.collapse(name, v) for name, v in (block.get("collapse") or {}).items()},
             families=tuple(_family(plain(name), body) for name, body in (block.get("families") or {}).items()),
             sequential=_sequential(block["sequential"], block) if block.get("sequential") is not None else None,
+            published=_published(block["published"]) if block.get("published") is not None else None,
             source=plain(source),
         )
     except AnalysisError as error:
@@ -177,6 +187,22 @@ def _sequential(body: dict[str, Any], block: dict[str, Any]) -> Sequential:
     return Sequential(tuple(looks), **chosen)
 
 
+def _published(body: dict[str, Any]) -> Published:
+    """Raises AnalysisError."""
+    _refuse_unknown(body, {"source", "data", "model", "arms"}, "published: ", AnalysisError)
+    try:
+        check_shape(body, PublishedBlock, "published")
+    except Damaged as error:
+        raise AnalysisError(
+            f"{one_line(str(error))}: source, data and model are texts, arms has for each arm {{metric: [a value a run]}}"
+        ) from error
+    arms = {
+        plain(arm): {metric(name).column: tuple(values) for name, values in numbers.items()}
+        for arm, numbers in body["arms"].items()
+    }
+    return Published(one_line(body["source"]), body["data"], body["model"], arms)
+
+
 def _plain(names: Any) -> tuple[str, ...]:
     return tuple(map(plain, names))
 
@@ -233,7 +259,7 @@ def beyond(frame: pd.DataFrame, study: Study) -> list[str]:
 
 
 def _decisive(study: Study) -> dict[str, Any]:
-    return {f.name: getattr(study, f.name) for f in fields(Study) if f.name not in ("question", "baseline", "source")}
+    return {f.name: getattr(study, f.name) for f in fields(Study) if f.name not in UNDECISIVE}
 
 
 def study_of(frame: pd.DataFrame) -> Study:

@@ -81,7 +81,7 @@ def _differing(kind: str, cell: str, runs: pd.DataFrame, values: pd.Series) -> l
 
 def recipe(config: dict[str, Any], factors: Iterable[str] = ()) -> dict[str, Any]:
     """All that decides a result except method, seed and teacher set, flat: {"train.epochs": 40, ...}."""
-    kept = {name: config.get(name) for name in ("data", "train", "teachers", "model")}
+    kept = {name: config.get(name) for name in ("data", "train", "teachers", "model", "network")}
     flat = {key: value for key, value in flatten(kept).items() if decides(key, factors) and value != {}}
     # A teacher network that is not named is the student's.
     if value_at(config, "teachers.model") is None and "teachers.model" in flat:

@@ -27,6 +27,11 @@ A sweep's YAML has a block `study:`, which the harness copies into every record'
         looks: [8, 10, 12, 14, 16, 18, 20]  # seeds at each look, the last of them the budget
         spending: obrien_fleming            # or pocock (see analysis/inference/sequential.py)
         statistic: mean                     # or rank
+      published:                      # numbers of others that these runs should meet, optional
+        source: Nam et al. 2022
+        data: cifar100
+        model: wrn28_4
+        arms: {combined: {nll: [0.808, 0.799, 0.792, 0.793], acc: [0.7998, 0.8021, 0.7999, 0.8016]}}    # a value a run
 
 How it is read and checked: `declared.py`.
 """
@@ -109,6 +114,16 @@ class Sequential:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What others found for arms on a data set and network: of each metric a value for every one of their runs."""
+
+    source: str
+    data: str
+    model: str
+    arms: dict[str, dict[str, tuple[float, ...]]]
+
+
+@dataclass(frozen=True)
 class Study:
     """The declared design. `source` says where it was declared: 'records', a file's name, or 'nowhere'."""
 
@@ -124,6 +139,7 @@ class Study:
     collapse: dict[str, float] = field(default_factory=lambda: dict(COLLAPSE))
     families: tuple[Family, ...] = ()
     sequential: Sequential | None = None
+    published: Published | None = None
     source: str = "nowhere"
 
     def complete(self, present: list[str]) -> Study:

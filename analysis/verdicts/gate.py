@@ -253,7 +253,9 @@ def _refuse_other_recipe(mine: pd.DataFrame, theirs: pd.DataFrame, arm: str) -> 
         new, frozen, run = recipe(row.config), old.get((row.data, row.model), {}), row.run
         # A baseline may be older than an option, or than the knowledge that it decides nothing. What is absent where it
         # is None: options that came later, and the teachers' own where they are the student's.
-        absent = {k for k in {*new, *frozen} if k in LATER or k.startswith("teachers.train.")}
+        absent = {
+            k for k in {*new, *frozen} if f"{k}.".startswith((*(f"{name}." for name in LATER), "teachers.train."))
+        }
         both = (new.keys() & frozen.keys()) | absent
         varying = [k for k in sorted(both) if decides(k) and new.get(k) != frozen.get(k)]
         if varying:

@@ -116,7 +116,8 @@ def make_subjects(options: Options, with_naive: bool, device: torch.device) -> l
         stream = streams.generator(seed, "init")
         return networks.build(options.model, data.classes, data.mean, data.sd, stream, data.size).to(device)
 
-    known = methods.groups()["all"] + methods.groups()["baselines"]
+    every = methods.groups()["all"] + methods.groups()["baselines"]
+    known = [name for name in every if methods.load(name).trained]
     if unknown := sorted(set(options.methods) - set(known)):
         raise ConfigError(f"unknown method {unknown[0]!r}; known: {', '.join(known)}")
     bank = [network(f"teacher/0/{m}") for m in range(options.teachers)]

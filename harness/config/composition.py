@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterable
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 import methods
-from harness.config import ConfigError
+from harness.config import ConfigError, brought
 from harness.config.methods import method_options
-from harness.config.options import DATA, TRAIN, Config, SweeperOptions
+from harness.config.options import TRAIN, Config, SweeperOptions
 
 HYDRAS = ("hydra", "defaults")  # of a composed configuration: not a run's
 
@@ -31,14 +33,27 @@ def register() -> None:
         store.store(group="method", name=group, node={"name": group, "stands_for": members})
         for name in members:
             store.store(group="method", name=name, node=method_options(name))
-    for name, data in DATA.items():
-        store.store(group="data", name=name, node=data)
+    for name in brought.data_names():
+        store.store(group="data", name=name, node=brought.data_options(name))
     for name, train in TRAIN.items():
         store.store(group="train", name=name, node=train)
     for preset in sorted(resources.files("sweeps").iterdir(), key=lambda file: file.name):
         if preset.name.endswith(".yaml"):
             node = OmegaConf.create(preset.read_text())
             store.store(group="sweep", name=preset.name.removesuffix(".yaml"), node=node, package="_global_")
+
+
+def register_brought(overrides: Iterable[Override]) -> None:
+    """Tell Hydra those data sets that overrides choose as MODULE:FUNCTION."""
+    from hydra.core.config_store import ConfigStore
+
+    for override in overrides:
+        if override.key_or_group != "data" or override.is_delete():
+            continue
+        values = override.sweep_string_iterator() if override.is_discrete_sweep() else [override.value()]
+        for name in map(str, values):
+            if ":" in name:
+                ConfigStore.instance().store(group="data", name=name, node=brought.data_options(name))
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:

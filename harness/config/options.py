@@ -14,7 +14,7 @@ from omegaconf import MISSING
 
 @dataclass
 class Data:
-    """`data=NAME`."""
+    """`data=NAME`, or `data=MODULE:FUNCTION` for a set of your own."""
 
     name: str = "digits"
     root: str | None = None  # folder of the files, where the set is not part of the package; None: data
@@ -35,6 +35,8 @@ class Data:
     randaugment: int = 0  # random operations an image, of those in harness/training/data/randaugment.py
     magnitude: int = 9  # of randaugment: from 0 to 30, the strongest
     cutout: int = 0  # side in pixels of a square, anywhere in the image, that shows the set's mean colour
+    # What a set of your own is asked for by name, as in +data.options.size=28; see harness/training/data/brought.py.
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,7 +83,8 @@ class TeacherSet:
 
     size: int = 4  # M
     set: int = 0  # sets are disjoint: no two share a random stream
-    model: str | None = None  # their network; None: the student's
+    model: str | None = None  # their network; None: the student's, with its options
+    network: dict[str, Any] = field(default_factory=dict)  # options of teachers.model, where that is of your own
     train: TeacherTrain = field(default_factory=TeacherTrain)  # their recipe's differences from `train`
     # Their answers for every crop and mirror image, computed once and kept in the bank (see harness/run/views.py): views,
     # none, or auto: where building them costs no more than one run saves. A perturbation saves one pass a step.
@@ -150,7 +153,10 @@ class Config:
     method: Any = MISSING
     data: Data = MISSING
     train: Train = MISSING
-    model: str = "preresnet_tiny"  # preresnet_tiny, preresnet20, wrn16_2, wrn28_4, wrn28_10 ...
+    # preresnet_tiny, preresnet20, wrn16_2, wrn28_4, wrn28_10 ...; MODULE:FUNCTION for one of your own, whose options are
+    # given as +network.KEY=VALUE (see harness/training/networks/brought.py)
+    model: str = "preresnet_tiny"
+    network: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     teachers: TeacherSet = field(default_factory=TeacherSet)
     evaluate: Evaluate = field(default_factory=Evaluate)

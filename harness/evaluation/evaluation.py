@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harness import streams
-from harness.config.options import DATA
+from harness.config.brought import data_options
 from harness.evaluation import diagnostics, metrics, ood, shift
 from harness.runtime.console import Console
 from harness.store.findings import Findings
@@ -26,7 +26,8 @@ Metrics = dict[str, dict[str, float]]  # by split
 class TeacherSet(Protocol):
     """The finished teachers of a run, in member order; none where its method learns from none."""
 
-    model: str  # their network
+    def like_student(self) -> bool:
+        """Whether all of them have the student's network."""
 
     def networks(self) -> list[nn.Module]:
         """All of them, in evaluation mode."""
@@ -51,7 +52,7 @@ class Evaluation:
         bank = bank_folder(config)
         self.shift = shift.Shift(config["data"], data.test, bank, console.say) if wanted["shift"] else None
         where = {"root": config["data"]["root"], "download": config["data"]["download"]}
-        self.others = {name: load({**asdict(DATA[name]), **where}, console) for name in wanted["ood"] or ()}
+        self.others = {name: load({**asdict(data_options(name)), **where}, console) for name in wanted["ood"] or ()}
 
     def diagnose(
         self, student: nn.Module, network: nn.Module, teachers: TeacherSet, nll_ts: float, labels: Arrays
@@ -63,7 +64,7 @@ class Evaluation:
         stream = streams.generator(self.config["seed"], "perturbation", -1)  # no training step has this number
         found = diagnostics.diagnose(student, network, members, self.data, stream)
         found |= {"dee": None, "dee_cap": len(members)}
-        if len(members) and teachers.model == self.config["model"]:
+        if len(members) and teachers.like_student():
             ladder = diagnostics.ensemble_ladder(teachers.logits(), labels)
             found["dee"] = diagnostics.deep_ensemble_equivalent(nll_ts, ladder)
         return found

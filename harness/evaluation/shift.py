@@ -30,6 +30,7 @@ from harness.evaluation import corruptions, metrics
 from harness.store import provenance
 from harness.store.arrays import KeptArray
 from harness.store.findings import Findings
+from harness.store.identity import in_path
 from harness.training.data import Split
 from harness.training.data.archives import root_folder
 from harness.training.data.files import FileImages
@@ -100,7 +101,7 @@ class Shift:
             for place, corrupted in zip(found, self.make(), strict=True):
                 place[:] = corrupted.cpu().numpy()
 
-        path = self.bank / "corrupted" / f"{self.name}-{key}.npy"
+        path = self.bank / "corrupted" / f"{in_path(self.name)}-{key}.npy"
         array = KeptArray(path, "corrupted test images", (count, *images.shape), np.uint8, origin, fill, self.say)
         return torch.from_numpy(np.asarray(array.get()))
 

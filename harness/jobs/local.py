@@ -19,15 +19,15 @@ from harness.store.submission import read_submission, write_config, write_submis
 
 class Local:
     """Processes of this machine, one at a time in each of the slots; a slot is the GPU of its runs, None for those that
-    choose for themselves.
+    choose for themselves. modules: what runs import besides, see snapshot.py.
     """
 
     survives = False
 
-    def __init__(self, runs: Path, slots: list[Slot]):
+    def __init__(self, runs: Path, slots: list[Slot], modules: Iterable[str] = ()):
         self.jobs: dict[Path, str] = {}
         self.unsubmitted: set[Path] = set()
-        self.code = snapshot.take(runs)
+        self.code = snapshot.take(runs, modules)
         self.slots = slots
         self.waiting: dict[Path, Config] = {}
         self.running: dict[Path, tuple[subprocess.Popen, int]] = {}

@@ -38,16 +38,18 @@ COMMON_PARAMETERS = {
 
 class Slurm:
     """Job arrays of `pack` runs a job. `shape` tells what a run's job asks for; SLURM is asked about
-    jobs every `poll_s` seconds.
+    jobs every `poll_s` seconds. modules: what runs import besides, see snapshot.py.
     """
 
     survives = True
 
-    def __init__(self, shape: Callable[[Path], Shape], runs: Path, pack: int, poll_s: float):
+    def __init__(
+        self, shape: Callable[[Path], Shape], runs: Path, pack: int, poll_s: float, modules: Iterable[str] = ()
+    ):
         if shutil.which("srun") is None:
             raise ConfigError("no SLURM on this machine: srun is missing (hydra/launcher=submitit_local needs none)")
         self.shape, self.pack, self.poll_s = shape, pack, poll_s
-        self.code = snapshot.take(runs)
+        self.code = snapshot.take(runs, modules)
         self.jobs: dict[Path, str] = {}
         self.unsubmitted: set[Path] = set()
         self.live: dict[str, tuple[str, str]] = {}

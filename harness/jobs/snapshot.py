@@ -7,20 +7,23 @@ import os
 import shlex
 import shutil
 import uuid
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 from harness.store.files import Damaged, read_bytes
 from harness.store.provenance import REVISION_FILE, digest, revision, sources
 
 
-def take(folder: Path) -> Path:
+def take(folder: Path, modules: Iterable[str] = ()) -> Path:
     """Copy the packages that jobs import to FOLDER/.code/HASH, once for each state of the code; returns that
-    folder.
+    folder. modules: those that runs need besides (see config/brought.py); what of them is found in the current folder only
+    is copied, too.
 
     A job that starts there imports the copy, whatever happens to the original. The copy keeps the revision. One that
     is not what its name says any more is set aside: jobs would run other code than their records claim, or none.
     """
-    contents = {**sources(), REVISION_FILE: json.dumps(revision()).encode()}
+    contents = {**sources(filter(is_here, modules)), REVISION_FILE: json.dumps(revision()).encode()}
     place = (folder / ".code" / digest(contents)).resolve()
     if place.exists():
         if holds(place, contents):
@@ -38,6 +41,13 @@ def take(folder: Path) -> Path:
         if not place.exists():
             raise
     return place
+
+
+def is_here(module: str) -> bool:
+    """Whether a module lies in the current folder, where no job will look for it."""
+    spec = find_spec(module.partition(".")[0])
+    places = [] if spec is None else spec.submodule_search_locations or [spec.origin or ""]
+    return any(Path(place).absolute().parent == Path.cwd() for place in places)
 
 
 def enter(place: Path) -> list[str]:

@@ -12,13 +12,15 @@ import torch
 from torch import nn
 
 from harness.config import ConfigError
-from harness.config.teachers import teacher_configs
+from harness.config.brought import modules
 from harness.run.data import compare_data
 from harness.run.folder import finished
 from harness.run.network import read_network
+from harness.run.teachers import is_imported, teacher_configs
 from harness.run.views import CachedTeachers, ViewCache, is_worth_it, place
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, Stop
+from harness.store import provenance
 from harness.store.claim import Claimed
 from harness.store.files import Damaged, set_damaged_aside
 from harness.store.findings import Findings
@@ -41,8 +43,8 @@ class Bank:
 
     def __init__(self, config: dict[str, Any], data: Dataset, fingerprint: str, device: torch.device):
         self.config, self.data, self.fingerprint, self.device = config, data, fingerprint, device
-        self.model = config["teachers"]["model"] or config["model"]
-        self.directories = [run_directory(teacher) for teacher in teacher_configs(config)]
+        self.configs = teacher_configs(config)
+        self.directories = [run_directory(teacher) for teacher in self.configs]
         self.names = [directory.name for directory in self.directories]
 
     def weights(self) -> dict[str, str]:
@@ -51,7 +53,15 @@ class Bank:
 
     def networks(self, count: int | None = None) -> list[nn.Module]:
         """The first `count` teachers, or all of them."""
-        return [read_network(place, self.model, self.data).to(self.device) for place in self.directories[:count]]
+        places = list(zip(self.directories, self.configs, strict=True))[:count]
+        return [read_network(place, teacher, self.data).to(self.device) for place, teacher in places]
+
+    def like_student(self) -> bool:
+        """Whether all of them have the student's network."""
+        return all(
+            (teacher["model"], teacher["network"]) == (self.config["model"], self.config.get("network", {}))
+            for teacher in self.configs
+        )
 
     def logits(self) -> dict[str, np.ndarray]:
         """What they recorded, by split: [M, N, K]; empty where there are none."""
@@ -61,7 +71,11 @@ class Bank:
     def findings(self) -> Findings:
         """What is known of these teachers on these data."""
         folder = bank_folder(self.config) / "found"
-        return Findings(folder, self.directories, self.fingerprint, device_kind(self.device))
+        return Findings(folder, self.code(), self.directories, self.fingerprint, device_kind(self.device))
+
+    def code(self) -> str:
+        """A hash of the code that their answers depend on."""
+        return provenance.code(tuple(sorted({name for one in self.configs for name in modules(one)})))
 
     def teachers(self, method: Method, console: Console, stop: Stop, rank: int = 0) -> Teachers:
         """Those that the method learns from, with their answers for every view of the train images where looking these
@@ -89,7 +103,7 @@ class Bank:
             return None
         augmentation = Augmentation(split, data["padding"], data["flip"], self.config["seed"])
         kind = device_kind(self.device)
-        return ViewCache(augmentation, self.data.classes, self.fingerprint, kind, console, stop)
+        return ViewCache(augmentation, self.data.classes, self.code(), self.fingerprint, kind, console, stop)
 
 
 def await_teacher(
@@ -110,6 +124,10 @@ def await_teacher(
     while True:
         try:
             record = finished(directory, config, console) or (None if retry else settled(directory))
+            if record is None and is_imported(config):
+                raise ConfigError(
+                    f"{directory} was imported, and is gone: import it again (python -m harness.bank add)"
+                )
             if record is None:
                 record = execute(config, console, stop)
         except Diverged as error:  # the teacher's record says so; the student did nothing wrong
@@ -122,6 +140,8 @@ def await_teacher(
                 raise Interrupted("stopped while waiting for a teacher") from claimed
             continue
         if record["status"] == "done" and (damage := distrust(directory, record)):
+            if is_imported(config):
+                raise ConfigError(f"{damage}: it was imported, so import it again (python -m harness.bank add)")
             console.say(f"{damage}, and the teacher is trained again")
             continue
         if record["status"] != "done":

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from harness.runtime.console import Console
-from harness.store import provenance
 from harness.store.checkpoint import (
     CHECKPOINT,
     FORMAT,
@@ -26,15 +25,15 @@ LARGE = 16 << 20  # bytes that are written while the training goes on
 
 
 class Checkpoints:
-    """The checkpoint of the run of this hash, on the data of this fingerprint, by teachers of these weights, in its
+    """The checkpoint of the run of this hash, by this code, on the data of this fingerprint, by teachers of these weights, in its
     directory. A large one is written by a thread; `wait` for it before the directory is anybody else's.
     """
 
-    def __init__(self, directory: Path, run: str, data: str, teachers: str, console: Console):
+    def __init__(self, directory: Path, run: str, code: str, data: str, teachers: str, console: Console):
         self.directory, self.console = directory, console
         self.writer = ThreadPoolExecutor(1, "checkpoint")
         self.writing: Future[None] | None = None
-        self.of = {"run": run, "code": provenance.code(), "data": data, "teachers": teachers}
+        self.of = {"run": run, "code": code, "data": data, "teachers": teachers}
 
     def save(self, training: Training, epochs: int, attempts: int, wall_s: float, arithmetic: list[str]) -> None:
         """Write the checkpoint of a training. epochs: done; attempts, wall_s, arithmetic: so far. Raises OSError and

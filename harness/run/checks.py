@@ -62,14 +62,18 @@ def validate(config: dict[str, Any]) -> None:
         options["pack"] == 1 or options["workers"] is None,
         "sweep.pack and sweep.workers both say how many run at a time: give one",
     )
-    check_name("model", config["model"])
+    check_name("model", config["model"], config["network"])
+    require(
+        bool(teachers["model"]) or not teachers["network"],
+        "teachers.network has options of teachers.model, which is not given: the teachers' network is the student's",
+    )
     if teachers["model"]:
-        check_name("model", teachers["model"])
+        check_name("model", teachers["model"], teachers["network"])
 
 
 def validate_data(data: dict[str, Any]) -> None:
     """Raise ConfigError for options of a data set that mean nothing."""
-    check_name("data", data["name"])
+    check_name("data", data["name"], data["options"])
     for name in ("validation", "train", "image_size"):
         chosen = data[name]
         require(chosen is None or chosen >= 1, f"data.{name} must be at least 1, not {chosen}")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from harness.config import ConfigError
-from harness.config.options import FOLDERS
+from harness.config.brought import may_change
 from harness.runtime.console import Console
 from harness.store.fingerprints import agree, is_older
 from harness.training.data import Dataset, load
@@ -76,7 +76,7 @@ def changed(record: dict[str, Any], config: dict[str, Any], console: Console) ->
 
     Published sets are verified where they are read; folders are anybody's.
     """
-    if config["data"]["name"] not in FOLDERS or record["status"] != "done":
+    if not may_change(config["data"]["name"]) or record["status"] != "done":
         return None
     known = record["provenance"]["data"]
     try:
@@ -86,7 +86,8 @@ def changed(record: dict[str, Any], config: dict[str, Any], console: Console) ->
     same, said = compare_data(known, data, now)
     if same:
         return said or None
+    where = config["data"]["root"] or f"data={config['data']['name']}"
     return (
-        f"it was trained and tested on other images ({known}) than {config['data']['root']} holds now ({now}); "
+        f"it was trained and tested on other images ({known}) than {where} holds now ({now}); "
         "force=true trains it on these"
     )

@@ -14,10 +14,11 @@ from harness.config.methods import build_method
 from harness.evaluation.predictions import predict_splits
 from harness.run.bank import Bank
 from harness.run.checks import validate_shares
+from harness.run.network import build_network
 from harness.runtime.console import Console
 from harness.runtime.interruption import Stop
 from harness.store.predictions import Arrays
-from harness.training import compilation, networks, ranks
+from harness.training import compilation, ranks
 from harness.training.batch_norm import separate, synchronise
 from harness.training.data import Dataset
 from harness.training.data.changes import image_changes
@@ -46,7 +47,7 @@ class Learner:
         validate_shares(config, count)
         stream = streams.generator(config["seed"], "init")
         try:
-            network = networks.build(config["model"], data.classes, data.mean, data.sd, stream, data.size)
+            network = build_network(config, data, stream)
             check_parts(recipe, network)
             self.network = network.to(device)
             student = self.student()
@@ -86,7 +87,10 @@ class Learner:
             stop=stop,
             ranks=group,
         )
-        return trainer, trainer.start(self.network)
+        try:
+            return trainer, trainer.start(self.network)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     def train(self, trainer: Trainer, training: Training) -> dict[str, Any]:
         """Train to the end of the recipe; what torch.compile and CUDA graphs made of it."""

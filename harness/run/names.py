@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import methods
-from harness.config import ConfigError
-from harness.config.options import DATA, TRAIN
+from harness.config import ConfigError, brought
+from harness.config.options import TRAIN
 
 
 def names(kind: str) -> list[str]:
@@ -17,19 +18,27 @@ def names(kind: str) -> list[str]:
     if kind == "model":
         from harness.training.networks import EXAMPLES
 
-        return list(EXAMPLES)
-    return list({"data": DATA, "train": TRAIN}[kind])
+        return [*EXAMPLES, *brought.short_names("model")]
+    return brought.data_names() if kind == "data" else list(TRAIN)
 
 
-def check_name(kind: str, name: str) -> None:
-    """Raise ConfigError with the nearest name for one that is not known."""
+def check_name(kind: str, name: str, options: Mapping[str, Any] | None = None) -> None:
+    """Raise ConfigError with the nearest name for one that is not known, and for options that what is brought by the name
+    does not take.
+    """
     if kind == "model":
         from harness.training.networks import check
 
         try:
-            check(name)
+            check(name, options)
+        except ConfigError:
+            raise
         except ValueError as error:
             raise ConfigError(f"{error}{nearest(name, names(kind))}") from error
+    elif kind == "data" and brought.target("data", name):
+        brought.check_call("data", name, options or {}, None)
+    elif options:
+        raise ConfigError(f"{kind}={name} has no options, so none by the name of {', '.join(options)}")
     elif name not in names(kind):
         raise ConfigError(unknown(kind, name, names(kind)))
 

@@ -1,12 +1,14 @@
-"""The deployed plain network of a run, to disk and back."""
+"""The deployed network of a run, to disk and back."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from harness.config.methods import build_method
 from harness.store.files import Damaged
 from harness.store.weights import WEIGHTS, read_weights, write_weights
 from harness.training import networks
@@ -20,9 +22,18 @@ def write_network(directory: Path, network: nn.Module, about: dict[str, str]) ->
     )
 
 
-def read_network(directory: Path, model: str, data: Dataset) -> nn.Module:
-    """A run's network in evaluation mode, frozen, on the CPU. Raises Damaged where the file holds none of that model."""
-    network = networks.build(model, data.classes, data.mean, data.sd, size=data.size)
+def build_network(config: dict[str, Any], data: Dataset, generator: torch.Generator | None = None) -> nn.Module:
+    """The plain network of a run's configuration, for its data. Raises ValueError where there is none."""
+    options = config.get("network")
+    return networks.build(config["model"], data.classes, data.mean, data.sd, generator, data.size, options)
+
+
+def read_network(directory: Path, config: dict[str, Any], data: Dataset) -> nn.Module:
+    """The network that a run of this configuration deployed, in evaluation mode, frozen, on the CPU.
+
+    Raises Damaged where the file holds none such, ConfigError where its method is not known.
+    """
+    network = build_method(config).form(build_network(config, data), max(1, config["teachers"]["size"]))
     state = {name: torch.from_numpy(array) for name, array in read_weights(directory).items()}
     try:
         network.load_state_dict(state)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from harness import streams
+from harness.config.brought import modules
 from harness.config.methods import method_defaults
 from harness.evaluation.evaluation import count_flops
 from harness.runtime import memory
@@ -19,9 +20,9 @@ from harness.store import provenance
 from harness.store.identity import run_hash
 from harness.store.record import VERSION
 from harness.training import arithmetic
-from harness.training.data import Dataset
 from harness.training.device import device_kind
 from harness.training.state import Training
+from harness.training.trainer import Trainer
 
 
 def new_record(config: dict[str, Any], status: str, wall_s: float, error: dict[str, Any] | None) -> dict[str, Any]:
@@ -54,23 +55,27 @@ def tell(error: Exception, status: str, directory: Path) -> dict[str, Any]:
     }
 
 
-def describe_cost(training: Training, network: nn.Module, data: Dataset) -> dict[str, float]:
+def describe_cost(training: Training, trainer: Trainer, network: nn.Module) -> dict[str, float]:
     """A record's `cost`, but for the wall time."""
-    device = training.device
+    device, method, members = training.device, trainer.method, len(trainer.teachers)
     on_gpu = device.type == "cuda"
     return {
         "wall_s": 0.0,
         "device_s": training.seconds,
-        "images_per_s": statistics.median(training.rates),
+        "images_per_s": statistics.median(training.rates or [0.0]),
         "peak_memory_bytes": training.peak_bytes if on_gpu else memory.peak_of_this_process(),
         "parameters": sum(p.numel() for p in network.parameters()),
-        "flops": count_flops(network, data.test.images[:1]),
+        "flops": count_flops(network, trainer.data.test.images[:1]),
+        "epochs": training.step // trainer.steps_per_epoch,
+        "step_passes": method.passes(members),
+        "inference_passes": method.inference_passes(members),
     }
 
 
-def describe_source(device: torch.device) -> dict[str, Any]:
-    """The fields of a record's provenance that do not depend on the run."""
-    return {**provenance.describe(device_kind(device), torch.get_num_threads()), "gpu": arithmetic.describe(device)}
+def describe_source(config: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The fields of a record's provenance that say by what a run was made."""
+    source = provenance.describe(device_kind(device), torch.get_num_threads(), modules(config))
+    return {**source, "gpu": arithmetic.describe(device)}
 
 
 def timestamp(seconds: float) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from harness.config import ConfigError
-from harness.config.teachers import teacher_configs
+from harness.config.brought import modules
+from harness.config.methods import build_method
 from harness.evaluation.evaluation import Evaluation, judge_all, without_infinities
 from harness.evaluation.predictions import check_predictions, labels_of
 from harness.run.bank import Bank, await_teacher
@@ -29,6 +30,7 @@ from harness.run.learner import Learner
 from harness.run.log import RunLog
 from harness.run.network import read_network, write_network
 from harness.run.outcome import describe_cost, describe_source, new_record, tell, timestamp
+from harness.run.teachers import teacher_configs
 from harness.run.views import CachedTeachers
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, Stop
@@ -72,6 +74,7 @@ def execute(
         if said := changed(record, config, console):
             console.say(f"note: {said}")
         return record
+    teacher_configs(config)  # refused before anything is written
     count = crew.count if crew else config["devices"]
     device = choose_device(config["device"], 0 if count > 1 else None)
     arithmetic.prepare(config["deterministic"])
@@ -122,14 +125,15 @@ class Run:
         self.learner: Learner | None = None
         # What torch.compile and CUDA graphs made of it, once it is trained.
         self.machinery: dict[str, Any] = {"compiled": None, "captured": None}
-        provenance.code(), provenance.revision()  # now: the files may change while the run goes on
+        provenance.code(modules(config)), provenance.revision()  # now: the files may change while the run goes on
 
     def execute(self) -> Record:
         keep_trained(self.directory)
         trained = read_or_set_aside(self.directory, TRAINED, self.console)
         wanted = lacks(trained, self.config["evaluate"]) if trained else self.config["evaluate"]
         title = self.directory.name.rpartition("-")[0]
-        self.log = RunLog(self.directory, self.console, title, self.config["train"]["epochs"])
+        epochs = build_method(self.config).epochs(self.config["train"]["epochs"], self.config["teachers"]["size"])
+        self.log = RunLog(self.directory, self.console, title, epochs)
         try:
             self.data, self.fingerprint = load_images(self.config["data"], self.device, self.console)
             self.learner = Learner(self.config, self.data, self.device, self.crew.count)
@@ -177,7 +181,14 @@ class Run:
         trainer, training = self.learner.begin(ranks, self.report, self.save, self.stop)
         self.steps_per_epoch = trainer.steps_per_epoch
         taught = " ".join(weights[:16] for weights in self.taught.values())
-        self.checkpoints = Checkpoints(self.directory, run_hash(self.config), self.fingerprint, taught, self.console)
+        self.checkpoints = Checkpoints(
+            self.directory,
+            run_hash(self.config),
+            provenance.code(modules(self.config)),
+            self.fingerprint,
+            taught,
+            self.console,
+        )
         found = self.checkpoints.load()
         state = ranks.copy(found and found[1])
         if found:
@@ -221,7 +232,7 @@ class Run:
             raise Diverged(f"the deployed network of epoch {training.best.epoch} gives answers that are no numbers")
         record["metrics"], record["notes"] = judge_all(logits, labels, self.bank.logits())
         record["selection"] = {"epoch": training.best.epoch, "acc": training.best.acc}
-        record["cost"] = describe_cost(training, network, self.data)
+        record["cost"] = describe_cost(training, trainer, network)
         nll_ts = record["metrics"]["student"]["test"]["nll_ts"]
         record["diagnostics"] = self.evaluation.diagnose(training.student, network, self.bank, nll_ts, labels)
         record |= self.evaluation.try_elsewhere(network, self.bank)
@@ -250,12 +261,12 @@ class Run:
                 "force=true trains this run again, too"
             )
         check_files(self.directory, trained)
-        network = read_network(self.directory, self.config["model"], self.data).to(self.device)
+        network = read_network(self.directory, self.config, self.data).to(self.device)
         check_predictions(self.directory, network, self.data)
         found = self.evaluation.try_elsewhere(network, self.bank)
         before, now = trained["config"]["evaluate"], self.config["evaluate"]
         asked = {"shift": before["shift"] or now["shift"], "ood": list(dict.fromkeys([*before["ood"], *now["ood"]]))}
-        source = describe_source(self.device)
+        source = describe_source(self.config, self.device)
         self.claim.check()
         more, _ = without_infinities(found)
         return {
@@ -272,7 +283,7 @@ class Run:
     def record(self, status: str, error: Exception | None = None) -> Record:
         record = new_record(self.config, status, self.wall(), tell(error, status, self.directory) if error else None)
         record["provenance"] |= {
-            **describe_source(self.device),
+            **describe_source(self.config, self.device),
             "started": timestamp(self.started),
             "ended": timestamp(time.time()),
             "attempts": self.earlier["attempts"] + 1,

@@ -103,12 +103,13 @@ def place(answers: Sequence[Tensor], device: torch.device, console: Console) -> 
 
 @dataclass
 class ViewCache:
-    """Answers for the views of one train split, of `fingerprint`, by a kind of device ("cpu" or a GPU's name). `stop` is
+    """Answers for the views of one train split, of `fingerprint`, by this code (its hash) on a kind of device ("cpu" or a GPU's name). `stop` is
     asked whether to leave off building.
     """
 
     augmentation: Augmentation
     classes: int
+    code: str
     fingerprint: str
     device: str
     console: Console
@@ -121,7 +122,7 @@ class ViewCache:
             name="the teachers' views",
             shape=(len(self.augmentation.padded) * self.augmentation.views, self.classes),
             dtype=np.float16,
-            origin=origin([teacher], self.fingerprint, self.device),
+            origin=origin(self.code, [teacher], self.fingerprint, self.device),
             fill=lambda found: self.fill(found, network, teacher),
             say=self.console.say,
         )

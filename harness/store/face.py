@@ -90,7 +90,13 @@ class DoneMetrics(TypedDict, total=False):
     ensemble: dict[str, Metrics]
 
 
-class Cost(TypedDict):
+class Passes(TypedDict, total=False):
+    """What earlier versions did not say of a cost."""
+
+    inference_passes: Annotated[float, Meta(ge=1, le=1e6)]
+
+
+class Cost(Passes):
     """What a run took."""
 
     wall_s: Seconds

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from harness.store import provenance
 from harness.store.files import Damaged, read_json, write_json
 from harness.store.weights import digests
 
@@ -28,19 +27,21 @@ class Kept(TypedDict):
     digest: str
 
 
-def origin(teachers: Sequence[Path], fingerprint: str, device: str) -> list[Any]:
+def origin(code: str, teachers: Sequence[Path], fingerprint: str, device: str) -> list[Any]:
     """All that the answers of these teachers on the data of this fingerprint depend on: code, device, data, weights.
 
-    device: "cpu" or the GPU's name. They are computed in float32 whatever the precision of the training.
+    code: its hash. device: "cpu" or the GPU's name. They are computed in float32 whatever the precision of the training.
     """
-    return [provenance.code(), device, fingerprint, [*digests(teachers).values()]]
+    return [code, device, fingerprint, [*digests(teachers).values()]]
 
 
 class Findings:
-    """Findings about the teachers of these directories on the data of this fingerprint, by a device of this kind."""
+    """Findings about the teachers of these directories on the data of this fingerprint, by this code on a device of this
+    kind.
+    """
 
-    def __init__(self, folder: Path, teachers: Sequence[Path], fingerprint: str, device: str):
-        self.folder, self.about = folder, origin(teachers, fingerprint, device)
+    def __init__(self, folder: Path, code: str, teachers: Sequence[Path], fingerprint: str, device: str):
+        self.folder, self.about = folder, origin(code, teachers, fingerprint, device)
 
     def __call__(self, kind: str, about: Any, compute: Callable[[], Found]) -> Found:
         """The finding of a kind about something, any value of JSON: read, or else computed and kept."""

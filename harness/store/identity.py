@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ INCIDENTAL = (
 )
 
 # Options that came after runs had been made, and what those did without: who says no more than that means the same run.
-LATER = {"data.train": None}
+LATER = {"data.train": None, "data.options": {}, "network": {}, "teachers.network": {}}
+UNSAFE = re.compile(r"[/:\\]")  # in a folder's name
 NESTED = [(key, *key.split(".")) for key in (*INCIDENTAL, *LATER) if "." in key]
 
 
@@ -35,6 +37,9 @@ def relevant(config: dict[str, Any]) -> dict[str, Any]:
     kept = {
         key: dict(value) if isinstance(value, dict) else value for key, value in config.items() if key not in INCIDENTAL
     }
+    for key in LATER.keys() & kept.keys():
+        if kept[key] == LATER[key]:
+            del kept[key]
     for key, group, name in NESTED:
         if key == "data.root" and config["data"]["name"] == "folder":
             continue  # where the images lie is all that tells one such set from another
@@ -62,12 +67,17 @@ def means(config: dict[str, Any], directory: Path) -> bool:
 
 def run_directory(config: dict[str, Any]) -> Path:
     """RUNS/data-model-method-sSEED-HASH; a teacher's is BANK/data-model-setS-mM-HASH."""
-    start = f"{config['data']['name']}-{config['model'].replace('/', '_')}"  # timm's names are timm/NAME
+    start = f"{in_path(config['data']['name'])}-{in_path(config['model'])}"
     if is_teacher(config):
         _, chosen, member = config["seed"].split("/")
         return bank_folder(config) / f"{start}-set{chosen}-m{member}-{run_hash(config)}"
     name = f"{start}-{config['method']['name']}-s{config['seed']}-{run_hash(config)}"
     return Path(config["runs"]) / name
+
+
+def in_path(name: str) -> str:
+    """A name such as timm/NAME or MODULE:FUNCTION as part of a file's."""
+    return UNSAFE.sub("_", name)
 
 
 def bank_folder(config: dict[str, Any]) -> Path:

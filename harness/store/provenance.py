@@ -11,7 +11,9 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,32 @@ def git(*arguments: str) -> bytes:
     return subprocess.run(command, env=environment, capture_output=True, check=True).stdout
 
 
-def sources() -> dict[str, bytes]:
-    """Every module that runs import: its path from ROOT, and its content."""
-    files = [file for name in PACKAGES for file in sorted((ROOT / name).rglob("*.py"))]
-    return {str(file.relative_to(ROOT)): file.read_bytes() for file in files}
+def sources(modules: Iterable[str] = ()) -> dict[str, bytes]:
+    """Every module that runs import: its path from where it is found, and its content.
+
+    modules: those of other packages that a run needs (see config/brought.py); of each, all of its package. Raises OSError.
+    """
+    files = {str(file.relative_to(ROOT)): file for name in PACKAGES for file in sorted((ROOT / name).rglob("*.py"))}
+    for name in sorted({module.partition(".")[0] for module in modules}):
+        files |= brought_files(name)
+    return {name: file.read_bytes() for name, file in files.items()}
+
+
+def brought_files(name: str) -> dict[str, Path]:
+    """The sources of a module or package at the top, by their path from where it is found; hidden folders are none of it."""
+    spec = find_spec(name)
+    if spec is None:
+        return {}
+    if spec.submodule_search_locations is None:
+        file = Path(spec.origin or "")
+        return {file.name: file} if file.suffix == ".py" else {}
+    found = {}
+    for folder in map(Path, spec.submodule_search_locations):
+        for file in sorted(folder.rglob("*.py")):
+            place = file.relative_to(folder.parent)
+            if not any(part.startswith(".") for part in place.parts):
+                found[str(place)] = file
+    return found
 
 
 def digest(contents: dict[str, bytes]) -> str:
@@ -67,9 +91,11 @@ def digest(contents: dict[str, bytes]) -> str:
 
 
 @functools.cache
-def code() -> str:
-    """A hash of this package's and the methods' sources: equal where two runs ran the same code, commits or not."""
-    return digest(sources())
+def code(modules: tuple[str, ...] = ()) -> str:
+    """A hash of this package's sources, the methods' and those of other modules that a run needs: equal where two runs ran
+    the same code, commits or not.
+    """
+    return digest(sources(modules))
 
 
 def slurm() -> dict[str, Any] | None:
@@ -98,9 +124,9 @@ def restarts() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", 0))
 
 
-def describe(device: str, threads: int) -> dict[str, Any]:
-    """The fields of a record's provenance that do not depend on the run. device: cpu, or the GPU's name; threads: of
-    torch.
+def describe(device: str, threads: int, modules: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields of a record's provenance that say where it was made. device: cpu, or the GPU's name; threads: of torch;
+    modules: see `sources`.
     """
     return {
         "harness": __version__,
@@ -109,7 +135,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
             **{name: version(name) for name in ("torch", "torchvision", "numpy")},
         },
         "git": revision(),
-        "code": code(),
+        "code": code(modules),
         "host": socket.gethostname(),
         "device": device,
         "threads": threads,

@@ -4,7 +4,7 @@ A run directory holds
     record.json           written last; see `SCHEMA` below
     history.jsonl         one line an epoch: epoch, step, loss, lr, images_per_s, elapsed_s[, validation]
     predictions.npz       validation_logits, test_logits [N, K] float16; validation_labels, test_labels [N] int64
-    student.safetensors   the deployed plain network
+    student.safetensors   the deployed network
     run.log               what the run said
     progress.json         while it runs: epoch, epochs, seconds left (read by harness.status)
     trained.json          while it is evaluated again: its record until then
@@ -67,6 +67,9 @@ SCHEMA = {
         "peak_memory_bytes": "of training steps on a GPU; on a CPU, of the process",
         "parameters": "of the deployed network",
         "flops": "multiply-adds times two, one image through the deployed network",
+        "epochs": "int, that it was trained; some methods take more than the recipe's, 0: none",
+        "step_passes": "of a training step by the cost model, in forward passes of one plain network on the batch",
+        "inference_passes": "of the deployed network, in passes of a plain one; absent: 1",
     },
     "provenance": {
         "harness": "version",
@@ -96,6 +99,7 @@ SCHEMA = {
         "teacher_weights": {"teacher's name": "SHA-256 of the weights that were learned from"},
         "teacher_views": "bool, whether teachers' answers came from the bank's views",
         "data": "fingerprint of the data and split",
+        "imported": "absent, or {file, sha256, mean, sd, classes} of a teacher that was trained elsewhere",
         "asked_later": "absent, or {git, code, host, device, command} of what evaluated it after it was done",
     },
 }

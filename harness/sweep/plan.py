@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.config.teachers import teacher_configs
+from harness.run.teachers import teacher_configs
 from harness.store.aside import TRAINED
 from harness.store.files import Damaged
 from harness.store.identity import run_directory

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.config.options import FOLDERS
+from harness.config.brought import may_change
 from harness.runtime.console import Console, duration
 from harness.store.files import Damaged
 from harness.store.record import answers, read_record, taught_otherwise
@@ -58,7 +58,7 @@ def collect(plan: Plan, not_run: dict[Path, str], console: Console) -> Results:
         else:
             log = record["error"]["log"] or directory / "run.log"
             missing[directory] = f"{record['status']}: {record['error']['message']}; log {log}"
-        if directory in plan.finished and config["data"]["name"] in FOLDERS:
+        if directory in plan.finished and may_change(config["data"]["name"]):
             from harness.run.data import changed
 
             if said := changed(record, config, console):

@@ -64,7 +64,8 @@ def teacher_sets(records: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[st
 
 def sweep_table(records: list[dict[str, Any]]) -> Any:
     """A rich table of the done records, a row an arm, in the order in which the arms came; those on the same images and
-    network together. Among these the best mean is bold, as it is printed, unless all are the same.
+    network together, students of several passes apart from those of one. Among these the best mean is bold, as it is
+    printed, unless all are the same.
     """
     from rich.markup import escape
     from rich.table import Table
@@ -78,8 +79,9 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
         for metric in METRICS
     }
     fields: dict[Any, list[str]] = defaultdict(list)
+    passes = {label: group[0]["cost"].get("inference_passes", 1) for label, group in groups.items()}
     for label, group in groups.items():
-        fields[data_of(group[0]["config"]), group[0]["config"]["model"]].append(label)
+        fields[data_of(group[0]["config"]), group[0]["config"]["model"], passes[label] > 1].append(label)
     best = set()
     for rivals in fields.values():
         for metric in METRICS:
@@ -91,7 +93,8 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
     costs = {label: statistics.median(r["cost"]["device_s"] for r in group) for label, group in groups.items()}
     reference = costs.get(COST_REFERENCE)
 
-    among = "" if len(fields) == 1 else ", on each data set and network"
+    places = {(data, model) for data, model, _ in fields}
+    among = "" if len(places) == 1 else ", on each data set and network"
     table = Table(title=f"test data: mean ± sd over runs (best student in bold{among})", title_justify="left")
     table.add_column("method")
     for metric in METRICS:
@@ -107,7 +110,8 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
                 cell = format_metric(metric, means[label, metric]) + sd
                 cells.append(f"[bold]{cell}[/bold]" if (label, metric) in best else cell)
             cost = f"{costs[label] / reference:.2f}" if reference else f"{costs[label]:.1f}"
-            table.add_row(escape(one_line(label)), *cells, str(len(groups[label])), cost)
+            name = label if passes[label] == 1 else f"{label} ({passes[label]} passes)"
+            table.add_row(escape(one_line(name)), *cells, str(len(groups[label])), cost)
         table.add_section()
     sets = teacher_sets(records)
     for who, label in (("teacher", "one teacher"), ("ensemble", "teacher ensemble")):

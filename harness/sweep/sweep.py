@@ -19,6 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from harness.config import ConfigError
+from harness.config.brought import modules
 from harness.jobs import memory, request, shell
 from harness.jobs.backend import Backend, Shape
 from harness.jobs.local import Local
@@ -99,7 +100,9 @@ class Sweep:
             status = self.run_here()
         elif self.launcher_is(SLURM):
             try:
-                status = self.run_on_slurm(Slurm(self.shape, self.folder, self.options["pack"], self.options["poll_s"]))
+                options = self.options
+                cluster = Slurm(self.shape, self.folder, options["pack"], options["poll_s"], self.modules())
+                status = self.run_on_slurm(cluster)
             except QueueUnreachable as error:
                 raise ConfigError(f"SLURM does not answer: {error}") from error
             except TakenOver as error:
@@ -136,6 +139,10 @@ class Sweep:
         if self.launcher_is(SLURM):
             for line in shell.describe(shapes):
                 self.console.say(line)
+
+    def modules(self) -> set[str]:
+        """What the runs import besides the harness and its methods."""
+        return {name for config in self.plan.runs.values() for name in modules(config)}
 
     # One after the other in this process
 
@@ -191,7 +198,7 @@ class Sweep:
         """What is left, one after the other in processes of their own."""
         self.console.say("the GPU of this process answers no more: what is left runs in fresh processes, one at a time")
         device = self.configs[0]["device"]
-        return self.run_jobs(Local(self.folder, gpus_for(device) if ":" in device else [None]))
+        return self.run_jobs(Local(self.folder, gpus_for(device) if ":" in device else [None], self.modules()))
 
     # Processes of this machine
 
@@ -205,7 +212,7 @@ class Sweep:
         slots, note = memory.find_slots(todo, most, gpus)
         if note and (pack > 1 or len(slots) < most):
             self.console.say(note)
-        return Local(self.folder, slots)
+        return Local(self.folder, slots, self.modules())
 
     # Launchers of other plugins
 

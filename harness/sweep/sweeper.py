@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config import ConfigError
+from harness.config.composition import register_brought
 from harness.jobs.backend import Shape
 from harness.run.checks import validate
 from harness.sweep.composer import Composed, Composer, outline
@@ -68,12 +69,14 @@ class HarnessSweeper(Sweeper):
         expansion = Expansion(parser)
         params = parser.parse_overrides([to_override(key, value) for key, value in self.params.items()])
         given = parser.parse_overrides(arguments)
+        register_brought(params)
         jobs: dict[Job, None] = {}
         for arm in self.arms:
             try:
                 own = parser.parse_overrides(shlex.split(arm))
             except ValueError as error:
                 raise ConfigError(f"hydra.sweeper.arms: {arm}: {error}") from error
+            register_brought(own)
             check_jobs_own([*own, *params])
             jobs |= dict.fromkeys(expansion.expand([*own, *params, *given]))
         composer = Composer(self.context.config_loader, self.config, expansion.literals)

@@ -64,7 +64,7 @@ class Trainer:
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
-        self.epochs: int = self.recipe["epochs"]
+        self.epochs = self.method.epochs(self.recipe["epochs"], len(self.teachers))
         check_fit(self.recipe, self.data)
         size, steps = self.recipe["batch_size"], self.recipe["steps_per_epoch"]
         parts = self.recipe["accumulate"]
@@ -92,10 +92,14 @@ class Trainer:
             compilation.compile_network(network, self.recipe["compile"])
 
     def start(self, network: nn.Module) -> Training:
-        """A training at step 0 from a freshly initialised plain network on the data's device."""
+        """A training at step 0 from a freshly initialised plain network on the data's device.
+
+        Raises ValueError where the student cannot begin with these teachers.
+        """
         members = len(self.teachers)
         network = self.ranks.synchronise(network.to(memory_format=self.memory_format))
         student = self.method.student(network, members, streams.generator(self.seed, "factors"))
+        self.method.adopt(student, self.teachers)
         groups = self.method.parameter_groups(student, self.recipe["weight_decay"])
         optimiser = optimisation.build_optimiser(
             groups, self.recipe["optimiser"], self.recipe["momentum"], self.recipe["nesterov"], self.device
@@ -107,6 +111,9 @@ class Trainer:
 
     def run(self, training: Training) -> Training:
         """Train to the end of the recipe. Raises Diverged, or Interrupted where `stop` said so."""
+        if not self.method.trained:
+            self.validate(training, 0)
+            return training
         training.student.train()
         while training.step < self.epochs * self.steps_per_epoch:
             epoch = training.step // self.steps_per_epoch
@@ -166,6 +173,7 @@ class Trainer:
     def take_step(self, training: Training, batch: Batch) -> dict[str, Tensor]:
         """One update; returns the loss and its parts, on the device."""
         optimisation.set_learning_rate(training.optimiser, self.rate(training.step))
+        self.method.progress = training.step / (self.epochs * self.steps_per_epoch)
         if self.capture is None:
             draws = self.draws(training.step)
             means = self.update(training, draws, batch.images, batch.labels, batch.views)

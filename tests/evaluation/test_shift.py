@@ -15,6 +15,7 @@ from harness.config import ConfigError
 from harness.evaluation import corruptions, metrics, ood
 from harness.evaluation import shift as shift_module
 from harness.evaluation.shift import ARRAYS, Shift
+from harness.store import provenance
 from harness.store.findings import Findings
 from harness.training.data import Split
 from tests import damage, formats
@@ -90,7 +91,7 @@ def test_other_images_are_not_taken_for_these(tmp_path, made, monkeypatch):
     list(shift_of(tmp_path, name="cifar100"))
     monkeypatch.setattr(shift_module, "device_kind", lambda device: "some GPU")
     list(shift_of(tmp_path))
-    monkeypatch.setattr("harness.store.provenance.code", lambda: "another")
+    monkeypatch.setattr("harness.store.provenance.code", lambda *modules: "another")
     list(shift_of(tmp_path))
     assert len(made) == 50
     assert len(list((tmp_path / "bank" / "corrupted").glob("*.npy"))) == 4  # those of other code do not pile up
@@ -334,7 +335,7 @@ def test_findings_have_another_name_when_anything_changes(tmp_path, monkeypatch)
     computed = []
 
     def ask(fingerprint="f", about="x", device="cpu"):
-        return Findings(tmp_path / "found", teachers, fingerprint, device)(
+        return Findings(tmp_path / "found", provenance.code(), teachers, fingerprint, device)(
             "shift", about, lambda: computed.append(1) or {}
         )
 
@@ -347,7 +348,7 @@ def test_findings_have_another_name_when_anything_changes(tmp_path, monkeypatch)
     assert [counts(device="some GPU"), counts(device="another"), counts(device="some GPU"), counts()] == [1, 1, 0, 0]
     (teachers[1] / "student.safetensors").write_bytes(b"other weights")
     assert counts() == 1
-    monkeypatch.setattr("harness.store.provenance.code", lambda: "other code")
+    monkeypatch.setattr("harness.store.provenance.code", lambda *modules: "other code")
     assert counts() == 1
 
 

@@ -12,13 +12,15 @@ import torch
 
 import methods
 from harness.config.options import CHOICES, DATA
+from harness.training.capture import is_capturable
 from harness.training.data import Dataset
 from harness.training.data.changes import image_changes
 from methods.perturbation import Perturbed
 from tests.gpu.sheet import Sheet
 from tests.gpu.work import Work, digits, prepare, with_labels
 
-ALL = (*methods.BASELINES, *methods.VARIANTS)
+ALL = ("supervised", *methods.VARIANTS)  # tried with everything
+BASELINES = [name for name in methods.BASELINES if name not in ALL and methods.load(name).trained]
 LR = 0.01  # at larger ones a rounding has grown to 1e-4 after ten steps
 # Each method is tried with each of these, and with options of its own.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -57,6 +59,10 @@ def trials(data: Dataset) -> Iterator[tuple[str, Work]]:
             yield f"{name} {options}", prepare(data, cls(**options), capture=False)
         one_kind = {"pair": [0, 1]} if issubclass(cls, Perturbed) else {}
         yield f"{name} captured", prepare(data, cls(**one_kind), capture=True)
+    for name in BASELINES:
+        method = methods.load(name)()
+        if not isinstance(method, Perturbed):  # whose steps are of more kinds than two show; a variant stands for it
+            yield name, prepare(data, method, capture=is_capturable(method))
 
 
 def never_waits(sheet: Sheet) -> None:
@@ -108,7 +114,7 @@ def find_line(error: Exception) -> str:
 def computes_as_the_cpu(sheet: Sheet) -> None:
     """Check 2: the first ten losses of every method in exact float32; how far TF32 is off is only measured."""
     worst = {}
-    for name in ALL:
+    for name in (*BASELINES, *ALL):
         here, there = (
             prepare(digits(device), with_labels(name), lr=LR).losses(10)
             for device in (sheet.device, torch.device("cpu"))

@@ -65,6 +65,7 @@ def test_a_step_that_waits_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     for name in ("RECIPES", "CHANGES", "OPTIONS"):
         monkeypatch.setattr(steps, name, {})
     monkeypatch.setattr(steps, "ALL", ("supervised", "kd"))
+    monkeypatch.setattr(steps, "BASELINES", [])
     monkeypatch.setattr(steps, "no_waits", no_waits)
     monkeypatch.setattr(methods.kd, "soften", soften)
     sheet = Sheet(torch.device("cpu"), tmp_path, small=True)

@@ -34,7 +34,7 @@ def _all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def save(tmp_path: Path) -> Saving:
     training = make_trainer(make_noise()).start(nn.Conv2d(1, 2, 3))
-    kept = Checkpoints(tmp_path, "run", "data", "teachers", Console())
+    kept = Checkpoints(tmp_path, "run", "code", "data", "teachers", Console())
     return kept, lambda: kept.save(training, 1, 1, 1.0, [])
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from harness.config import ConfigError
-from harness.config.teachers import teacher_config
 from harness.jobs import death
 from harness.jobs.death import Death
 from harness.jobs.queue import QueueUnreachable
 from harness.jobs.slurm import QueueFull, Slurm, refusal
 from harness.run.run import execute
+from harness.run.teachers import teacher_config
 from harness.runtime.console import Console
 from harness.store.aside import BEFORE, TRAINED, bring_back, forget_aside, forget_before, set_aside
 from harness.store.identity import run_directory

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from harness.config import ConfigError
-from harness.config.teachers import teacher_configs
 from harness.evaluation import metrics
 from harness.run import bank, data
 from harness.run.run import execute
+from harness.run.teachers import teacher_configs
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted
 from harness.store import provenance
@@ -170,7 +170,7 @@ def test_a_whole_checkpoint_is_gone_on_with(
 @pytest.mark.parametrize(
     ("place", "answer", "says"),
     [
-        ((provenance, "code"), lambda: "0" * 16, f"is of other code ({'0' * 16}, not {provenance.code()})"),
+        ((provenance, "code"), lambda *modules: "0" * 16, f"is of other code ({'0' * 16}, not {provenance.code()})"),
         # One that was set aside and trained again while its student lay there has the same name.
         ((bank.Bank, "weights"), lambda self: {"t": "0" * 64}, f"is of other teachers ({'0' * 16}, not "),
     ],
@@ -511,7 +511,7 @@ def test_findings_that_were_swapped_are_computed_anew(tmp_path: Path) -> None:
     teachers = [tmp_path / name for name in ("a", "b")]
     for k, place in enumerate(teachers):
         write_weights(place, {"w": np.full(3, k, np.float32)}, {})
-    kept = [Findings(tmp_path / "found", [place], "data", "cpu") for place in teachers]
+    kept = [Findings(tmp_path / "found", "code", [place], "data", "cpu") for place in teachers]
     first, second = (find("shift", [], lambda k=k: {"acc": k}) for k, find in enumerate(kept))
     assert (first, second) == ({"acc": 0}, {"acc": 1})
     one, other = sorted((tmp_path / "found").iterdir())

@@ -9,7 +9,7 @@ from torch import nn
 import methods
 from harness import streams
 from harness.config.options import Data, Train
-from harness.config.teachers import teacher_config
+from harness.run.teachers import teacher_config
 from harness.store.identity import run_directory
 from harness.training import networks
 from harness.training.data import load

@@ -10,7 +10,7 @@ import pytest
 
 from harness import verify
 from harness.config import ConfigError
-from harness.config.teachers import teacher_configs
+from harness.run.teachers import teacher_configs
 from harness.store.history import read_history
 from harness.store.identity import bank_folder, run_directory, run_hash
 from harness.store.record import read_record, write_record

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.config.options import Data, Train
-from harness.config.teachers import teacher_config
+from harness.run.teachers import teacher_config
 from harness.run.views import CachedTeachers, ViewCache, is_worth_it, place
 from harness.runtime.console import Console
 from harness.store.identity import run_directory
@@ -145,7 +145,11 @@ def teacher(tmp_path):
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
     save_file(network.state_dict(), tmp_path / "student.safetensors")
     augmentation = Augmentation(data.train, 1, False, 0)
-    return tmp_path, network, ViewCache(augmentation, data.classes, data.fingerprint(), "cpu", Console(), lambda: False)
+    return (
+        tmp_path,
+        network,
+        ViewCache(augmentation, data.classes, "code", data.fingerprint(), "cpu", Console(), lambda: False),
+    )
 
 
 def build(teacher) -> torch.Tensor:
@@ -268,17 +272,16 @@ def test_damaged_files_are_built_anew(teacher, damage, capsys):
     assert "views of" not in capsys.readouterr().out  # the second time it is only read
 
 
-def test_other_weights_or_other_code_have_other_answers(teacher, monkeypatch, capsys):
-    directory, network, _ = teacher
+def test_other_weights_or_other_code_have_other_answers(teacher, capsys):
+    directory, network, cache = teacher
     before = build(teacher).clone()
     with torch.no_grad():
         network[1].weight.neg_()
     save_file(network.state_dict(), directory / "student.safetensors")
     after = build(teacher).clone()
     assert not torch.equal(before, after)
-    monkeypatch.setattr("harness.store.provenance.code", lambda: "another")
     capsys.readouterr()
-    assert torch.equal(build(teacher), after)
+    assert torch.equal(build((directory, network, replace(cache, code="another"))), after)
     assert "of other code or weights; it is built anew" in capsys.readouterr().out
     assert len(list(directory.glob("views-*.npy"))) == 1  # the old answers do not pile up
 

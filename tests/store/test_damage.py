@@ -234,7 +234,7 @@ IDENTITY = {
 
 
 def checkpoints(directory: Path) -> Checkpoints:
-    return Checkpoints(directory, "r" * 12, "d" * 16, "t" * 16, Console(io.StringIO()))
+    return Checkpoints(directory, "r" * 12, "c" * 16, "d" * 16, "t" * 16, Console(io.StringIO()))
 
 
 def make_training(directory: Path) -> None:
@@ -472,7 +472,13 @@ def test_views_are_right_whatever_is_in_the_bank(tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
     write_weights(tmp_path, {name: tensor.numpy() for name, tensor in network.state_dict().items()}, {})
     cache = ViewCache(
-        Augmentation(few, 1, False, 0), data.classes, "fingerprint", "cpu", Console(io.StringIO()), lambda: False
+        Augmentation(few, 1, False, 0),
+        data.classes,
+        "code",
+        "fingerprint",
+        "cpu",
+        Console(io.StringIO()),
+        lambda: False,
     )
 
     def answers(directory: Path) -> Any:

@@ -64,6 +64,7 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
     )  # fmt: skip
     table = Table(name, ["arm", "n", *(m.label for m in chosen), *paired])
     _references(table, done, chosen, study)
+    _published(table, done, chosen, study)
     first = len(table.rows)
     arms = order_of(list(block["arm"].unique()), study)
     for arm in arms:
@@ -153,6 +154,33 @@ def _references(table: Table, done: pd.DataFrame, chosen: list[metrics.Metric], 
             cells = [mean_sd(sets[name], m, len(sets)) if name in sets else "-" for name, m in pairs]
             blank = [""] * (len(table.columns) - 2 - len(cells))
             table.add([f"({title}{label})", str(len(sets)), *cells, *blank], tuple(sets["run"]))
+
+
+def _published(table: Table, done: pd.DataFrame, chosen: list[metrics.Metric], study: Study) -> None:
+    """What others found for arms of this data set and network, and whether ours could have found it."""
+    known, where = study.published, done[["data", "model"]].drop_duplicates().to_numpy().tolist()
+    if known is None or where != [[known.data, known.model]]:
+        return
+    for arm, found in known.arms.items():
+        mine = done[done["arm"] == arm]
+        cells = [_met(mine, m, found[m.column]) if m.column in found else "-" for m in chosen]
+        blank = [""] * (len(table.columns) - 2 - len(cells))
+        count = max(map(len, found.values()), default=0)
+        table.add([f"(published {arm})", str(count), *cells, *blank], tuple(mine["run"]))
+    table.notes.append(
+        f"Published: {known.source}. Inside: within the 95 % prediction interval of this table's arm for the mean of as many "
+        "further seeds."
+    )
+
+
+def _met(mine: pd.DataFrame, m: metrics.Metric, values: tuple[float, ...]) -> str:
+    """A published mean and sd, and whether it lies where ours predicts it by its seeds."""
+    text = mean_sd(np.array(values), m)
+    by_seed = mine.groupby("seed")[m.column].mean().dropna()
+    low, high = statistics.prediction(by_seed.to_numpy(), len(values))
+    if low != low or not values:
+        return text
+    return f"{text} ({'inside' if low <= np.mean(values) <= high else 'outside'})"
 
 
 def _against_baseline(block: pd.DataFrame, arm: str, study: Study, found: list[Contrast]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from importlib import import_module
 from typing import Any
 
-from harness.config.options import DATA
+from harness.config.brought import data_options, target
 from harness.runtime.console import Console
 from harness.training.data.batches import Batches, DeviceBatches, Own, all_of
 from harness.training.data.dataset import Dataset, Split, check, subset
@@ -23,6 +23,7 @@ MODULES = {
     "folder": "harness.training.data.folder",
     "imagenet": "harness.training.data.imagenet",
 }
+BROUGHT = "harness.training.data.brought"
 
 
 def load(config: dict[str, Any], console: Console | None = None) -> Dataset:
@@ -30,8 +31,10 @@ def load(config: dict[str, Any], console: Console | None = None) -> Dataset:
 
     Raises ConfigError, in one line that names the file, where data are missing or damaged.
     """
-    config = asdict(DATA[config["name"]]) | config  # a record may be older than an option
-    data = check(import_module(MODULES[config["name"]]).load(config, console or Console()), config["name"])
+    name = config["name"]
+    config = asdict(data_options(name)) | config  # a record may be older than an option
+    module = BROUGHT if target("data", name) else MODULES[name]
+    data = check(import_module(module).load(config, console or Console()), name)
     rows = subset(data.train.labels, config["train"])
     return data if len(rows) == len(data.train) else replace(data, train=data.train.choose(rows))
 

@@ -29,17 +29,15 @@ SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"),
 HELD_OUT = 0.1  # of the train images, where there is no validation folder
 MEASURED = 2000  # images of a set in files that give its mean and sd
 
-Listed = tuple[list[Path], Tensor]  # files and their labels
+Listed = tuple[list[Path] | Tensor, Tensor]  # files, or images [N, C, H, W], and their labels
 
 
 def load(config: dict[str, Any], console: Console) -> Dataset:
     """The folders' images, classes in the order of their names; mean and sd are those of the images trained on."""
     left_out = LeftOut()
     classes, listed = list_splits(config, ("test", "val"), left_out)
-    train, validation, test = read_splits(listed, config, console, left_out)
-    step = max(1, len(train) // MEASURED) if isinstance(train.images, FileImages) else 1
-    mean, sd = moments(train.images[::step])
-    return Dataset(len(classes), mean, sd, train, validation, test, classes)
+    train, validation, test = read_splits(listed, config, console, left_out, str(root_folder(config["root"])))
+    return Dataset(len(classes), *measure(train), train, validation, test, classes)
 
 
 def list_splits(
@@ -72,7 +70,7 @@ def list_splits(
             )
         validation = listed["val"]
     else:
-        train, validation = split_off(train, classes, wanted, each, folders["train"])
+        train, validation = split_off(train, classes, wanted, each, str(folders["train"]))
     # Now: what is not trained on need not be read, nor does it decide whether the set stays in its files.
     rows = subset(train[1], config["train"])
     left_out[f"beyond data.train={config['train']}"] += len(train[1]) - len(rows)
@@ -95,17 +93,17 @@ def find_splits(root: Path, splits: tuple[str, ...], left_out: LeftOut) -> dict[
 
 
 def split_off(
-    train: Listed, classes: list[str], validation: int | None, each: int | None, folder: Path
+    train: Listed, classes: list[str], validation: int | None, each: int | None, name: str
 ) -> tuple[Listed, Listed]:
     """What stays of the train images, and the last ones of every class; see list_splits."""
     counts = torch.bincount(train[1], minlength=len(classes))
     if validation is not None:
-        held = share_of_each(counts, validation, str(folder))
+        held = share_of_each(counts, validation, name)
     elif each is not None:
         held = torch.full_like(counts, each)
     else:
         held = (counts * HELD_OUT).long().clamp(min=1)
-    rows = last_of_each(train[1], held, classes, str(folder))
+    rows = last_of_each(train[1], held, classes, name)
     return choose(train, (~rows).nonzero().flatten()), choose(train, rows.nonzero().flatten())
 
 
@@ -136,22 +134,30 @@ def list_split(folder: Path, places: list[Path], classes: list[str], left_out: L
 def choose(listed: Listed, rows: Tensor) -> Listed:
     """The images of an index [n]."""
     files, labels = listed
-    return [files[row] for row in rows.tolist()], labels[rows]
+    return files[rows] if isinstance(files, Tensor) else [files[row] for row in rows.tolist()], labels[rows]
 
 
-def read_splits(listed: dict[str, Listed], config: dict[str, Any], console: Console, left_out: LeftOut) -> list[Split]:
-    """The three splits, read into memory where they fit into `data.memory_gb` together."""
+def read_splits(
+    listed: dict[str, Listed], config: dict[str, Any], console: Console, left_out: LeftOut, name: str
+) -> list[Split]:
+    """The three splits, read into memory where they fit into `data.memory_gb` together; `name` is what is said of them."""
     size = config["image_size"]
     count = sum(len(files) for files, _ in listed.values())
     needed = count * 3 * size * size
     fits = needed <= config["memory_gb"] * 1e9
     console.say(
-        f"{count:,} images of {root_folder(config['root'])}, {left_out}; "
+        f"{count:,} images of {name}, {left_out}; "
         + ("read into memory" if fits else f"they stay in their files: they would be {needed / 1e9:.1f} GB")
     )
     if fits:
         return [Split(read_images(files, size, True), labels) for files, labels in listed.values()]
     return [Split(FileImages(files, size, config["workers"]), labels) for files, labels in listed.values()]
+
+
+def measure(train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and sd of each channel of a train split; of one in files, by some of its images."""
+    step = max(1, len(train) // MEASURED) if isinstance(train.images, FileImages) else 1
+    return moments(train.images[::step])
 
 
 def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -28,4 +28,6 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
     if len(classes) != CLASSES:
         root = root_folder(config["root"])
         raise ConfigError(f"{root / 'train'} has {len(classes)} classes, ImageNet-1k has {CLASSES:,}: use data=folder")
-    return Dataset(CLASSES, MEAN, SD, *read_splits(listed, config, console, left_out), classes)
+    return Dataset(
+        CLASSES, MEAN, SD, *read_splits(listed, config, console, left_out, str(root_folder(config["root"]))), classes
+    )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness.training.networks import preresnet, zoo
+from harness.config.brought import check_call, target
+from harness.training.networks import brought, preresnet, zoo
 
 OWN = ("preresnet_tiny", "preresnet20", "preresnet32", "preresnet56", "wrn16_2", "wrn28_4", "wrn28_10")
 EXAMPLES = (*OWN, *zoo.FAMILIES)
@@ -39,9 +41,18 @@ def architecture(name: str, classes: int, channels: int) -> nn.Module:
     raise ValueError(f"unknown model {name!r}")
 
 
+def check(name: str, options: Mapping[str, Any] | None = None) -> None:
+    """Raise ValueError where a name means no network, or none with these options; builds none."""
+    if target("model", name):
+        check_call("model", name, options or {}, 10, 3, 32)
+        return
+    check_own(name)
+    if options:
+        raise ValueError(f"model={name} has no options, so none by the name of {', '.join(options)}")
+
+
 @functools.cache
-def check(name: str) -> None:
-    """Raise ValueError where `name` means no network; builds none."""
+def check_own(name: str) -> None:
     if zoo.check(name):
         return
     with torch.device("meta"):
@@ -55,11 +66,15 @@ def build(
     sd: Sequence[float],
     generator: torch.Generator | None = None,
     size: int = 32,
+    options: Mapping[str, Any] | None = None,
 ) -> nn.Sequential:
-    """`normalise` (mean and sd per channel), then `network` for images of `size`, drawn from the generator's stream.
+    """`normalise` (mean and sd per channel), then `network` for images of `size`, drawn from the generator's stream. A
+    network that is brought (with `options`) is all there is.
 
     Raises ValueError where the name means no network or the network does not take that size.
     """
+    if target("model", name):
+        return brought.build(name, classes, len(mean), size, options or {}, generator)
     if zoo.check(name):
         network = zoo.build(name, classes, len(mean), size, generator)
     else:

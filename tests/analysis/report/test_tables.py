@@ -1,10 +1,13 @@
 """Tables: right numbers, traceable."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from analysis.records.declared import parse
+from analysis.records.errors import AnalysisError
 from analysis.records.loading import load
 from analysis.records.study import Study
 from analysis.report.summary import summarise
@@ -183,3 +186,40 @@ def test_images_on_which_two_arms_disagree(runs, study_folder):
     image, _, right, wrong = second.rows[0]
     assert right == f"{found.correct_variant[:, int(image)].sum()}/8"
     assert wrong == f"{found.correct_reference[:, int(image)].sum()}/8"
+
+
+def test_published_numbers_stand_beside_ours(tmp_path):
+    """Beside the table of their data set and network alone, with whether our runs would have predicted their mean."""
+    published = {
+        "source": "Somebody, 2020",
+        "data": "digits",
+        "model": "preresnet_tiny",
+        "arms": {"kd": {"nll": [0.31, 0.33], "acc": [0.95, 0.95]}, "combined": {"nll": [0.2, 0.3, 0.4]}},
+    }
+    for seed, nll in enumerate((0.30, 0.32, 0.34)):
+        make_run(tmp_path, "kd", seed, metrics={"nll": nll, "acc": 0.9 + seed / 1000}, study={"published": published})
+        make_run(tmp_path, "kd", seed, metrics={"nll": nll}, study={"published": published}, data="fashion_mnist")
+    runs = load(tmp_path)
+    study = parse({"published": published}, "here")
+    digits, _ = (table for table in ablation(runs, study) if "further" not in table.title)
+    rows = {row[0]: dict(zip(digits.columns, row, strict=True)) for row in digits.rows}
+    # 0.32 +- t(2) .02 sqrt(1/3 + 1/2) = 0.32 +- 0.0786 holds 0.32; 0.901 +- 0.0039 does not hold 0.95.
+    assert rows["(published kd)"]["NLL"] == "0.3200 ± 0.0141 (inside)" and rows["(published kd)"]["n"] == "2"
+    assert rows["(published kd)"]["ACC %"] == "95.00 ± 0.00 (outside)" and rows["(published kd)"]["ECE"] == "-"
+    assert rows["(published combined)"]["NLL"] == "0.3000 ± 0.1000"  # an arm without runs predicts nothing
+    assert any("Somebody, 2020" in note for note in digits.notes)
+    assert sum("published" in row[0] for table in ablation(runs, study) for row in table.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("published", "said"),
+    [
+        ({"source": "x"}, "published"),
+        ({"source": "x", "data": "d", "model": "m", "arms": {"kd": {"nll": 0.3}}}, "metric: [a value a run]"),
+        ({"source": "x", "data": "d", "model": "m", "arms": {"kd": {"speed": [1.0]}}}, "no metric named 'speed'"),
+        ({"source": "x", "data": "d", "model": "m", "arms": {}, "page": 3}, "unknown keys page"),
+    ],
+)
+def test_published_numbers_that_are_none_are_refused(published, said):
+    with pytest.raises(AnalysisError, match=re.escape(said)):
+        parse({"published": published}, "here")

@@ -166,7 +166,7 @@ def test_patches_of_convnext(size, patch):
 
 
 def test_timm_is_an_extra(monkeypatch):
-    networks.check.cache_clear()
+    networks.check_own.cache_clear()
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.setattr(networks.zoo, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs the extra package timm: pip install timm"):

@@ -1,0 +1,245 @@
+"""`python -m harness.bank add|list|remove`: teachers that were trained elsewhere, and what the bank holds.
+
+    add FILE... data=DATA model=NAME teachers.set=N     the networks in these files as teacher set N, in their order;
+        model=a,b,c: a network each                     safetensors, or what torch.save makes of network.state_dict()
+        --mean 0.5,0.5,0.5 --sd 0.2,0.2,0.2             how they normalise pixels in [0, 1], where it is not as the set does
+        --classes FILE                                  what their outputs stand for, a line each, where it is another order
+    list [RUNS ...]                                     every teacher: set, network, accuracy, size, runs that learned from it
+    remove data=DATA teachers.set=N                     a set that no run needs
+
+Options of runs, such as bank=FOLDER, runs=FOLDER, data.root=FOLDER and device=cuda, mean what they mean there. A student
+learns from an imported set by its number, teachers.set=N, whatever it is trained by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.config import ConfigError
+from harness.runtime.console import Console, complain, one_line, run_command
+from harness.store.claim import Claim, Claimed
+from harness.store.files import Damaged
+from harness.store.identity import bank_folder, in_path, run_directory
+from harness.store.imports import Member, import_file, read_import, write_import
+from harness.store.record import RECORD, read_record
+
+Config = dict[str, Any]
+
+TEACHER = re.compile(r"(.*)-set(\d+)-m(\d+)-[0-9a-f]{12}")  # a teacher's directory
+
+
+def add(files: Sequence[Path], overrides: Sequence[str], options: argparse.Namespace, console: Console) -> None:
+    """Import networks as a teacher set. Raises ConfigError, before anything is written, where one does not fit."""
+    from harness.run.data import load_images
+    from harness.run.importing import Source, fit, write_teacher
+    from harness.run.teachers import imported_config
+    from harness.training.device import choose_device
+
+    config, models = compose(overrides)
+    if len(models) not in (1, len(files)):
+        raise ConfigError(f"{len(models)} networks are named for {len(files)} files: give one, or one for each")
+    name, number = config["data"]["name"], config["teachers"]["set"]
+    bank = bank_folder(config)
+    if read_import(bank, name, number) is not None or any(is_trained(place) for place in find(bank, name, number)):
+        raise ConfigError(f"{bank} has a set {number} of data={name}: choose another teachers.set, or remove it")
+    device = choose_device(config["device"])
+    data, fingerprint = load_images(config["data"], device, console)
+    named = models if len(models) > 1 else models * len(files)
+    members: list[Member] = [{"model": model, "network": config["network"]} for model in named]
+    configs = [imported_config(config, about, member) for member, about in enumerate(members)]
+    sources = [Source(file, options.mean, options.sd, options.classes) for file in files]
+    networks = [fit(source, one, data.to("cpu")) for source, one in zip(sources, configs, strict=True)]
+    for source, one, network in zip(sources, configs, networks, strict=True):
+        directory = run_directory(one)
+        directory.mkdir(parents=True, exist_ok=True)
+        with Claim(directory):
+            record = write_teacher(directory, one, network, source, data, fingerprint)
+        test = record["metrics"]["student"]["test"]
+        console.say(
+            f"{source.path}: {one['model']}, acc {100 * test['acc']:.2f} %, nll {test['nll']:.4f} -> {directory}"
+        )
+    write_import(bank, name, number, members)
+    console.say(f"teachers.set={number} teachers.size={len(members)} learns from them, with data={name}")
+
+
+def compose(overrides: Sequence[str]) -> tuple[Config, list[str]]:
+    """The configuration of a teacher, and the networks that `model=` names. Raises ConfigError."""
+    from hydra import compose as compose_by_hydra
+    from hydra import initialize
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from harness.app import VERSION, one_line
+    from harness.config.composition import plain, register, register_brought, settle_paths
+    from harness.run.checks import validate
+
+    try:
+        register()
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        register_brought(parsed)
+        keys = {override.key_or_group for override in parsed}
+        if missing := {"data", "teachers.set"} - keys:
+            raise ConfigError(f"say which set it is: {' and '.join(f'{key}=...' for key in sorted(missing))}")
+        models = [name for override in parsed if override.key_or_group == "model" for name in values_of(override)]
+        others = [override.input_line for override in parsed if override.key_or_group != "model"]
+        chosen = [[f"model={name}"] for name in models] or [[]]
+        with initialize(config_path=None, **(VERSION or {"version_base": None})):
+            composed = [compose_by_hydra("config", ["method=supervised", *others, *model]) for model in chosen]
+        configs = [settle_paths(plain(one)) for one in composed]
+        for config in configs:
+            validate(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(one_line(error)) from error
+    return configs[0], models
+
+
+def values_of(override: Override) -> list[str]:
+    """What an option is set to, one or several."""
+    return list(map(str, override.sweep_iterator() if override.is_sweep_override() else [override.value()]))
+
+
+def find(bank: Path, data: str, number: int) -> list[Path]:
+    """The directories of a set's teachers, of any network and recipe."""
+    return sorted(place for place in bank.glob(f"{in_path(data)}-*-set{number}-m*") if TEACHER.fullmatch(place.name))
+
+
+def is_trained(place: Path) -> bool:
+    """Whether a teacher was, or is being, trained here: what is left of an import that was cut short is not."""
+    from harness.run.teachers import is_imported
+
+    record = read_record(place)
+    return record is None or not is_imported(record["config"])
+
+
+def show(folders: Sequence[Path], console: Console) -> None:
+    """A table of every teacher of these folders of runs (or banks). Raises ConfigError where there is none."""
+    from rich.table import Table
+
+    table = Table(title="teachers", title_justify="left")
+    for column in ("data", "set", "member", "network", "acc %", "nll", "parameters", "MB", "runs", "came by"):
+        table.add_column(column, justify="left" if column in ("data", "network", "came by") else "right")
+    damaged = []
+    for bank in [folder / "teachers" if (folder / "teachers").is_dir() else folder for folder in folders]:
+        uses = count_uses([*folders, bank.parent])
+        for place in sorted((path for path in bank.glob("*-set*-m*") if TEACHER.fullmatch(path.name)), key=by_set):
+            try:
+                if (record := read_record(place)) is not None:
+                    table.add_row(*describe(place, record, uses[place.name]))
+            except Damaged as error:
+                damaged.append(error)
+    if not table.rows and not damaged:
+        raise ConfigError(f"no teachers in {', '.join(map(str, folders))}")
+    console.show(table)
+    for error in damaged:
+        console.say(f"damaged  {error}")
+
+
+def by_set(place: Path) -> tuple[str, int, int, str]:
+    """A teacher's directory by data set, set and member, of which its name tells."""
+    named, number, member = TEACHER.fullmatch(place.name).groups()
+    return named.partition("-")[0], int(number), int(member), place.name
+
+
+def describe(place: Path, record: dict[str, Any], uses: int) -> list[str]:
+    """A teacher's row."""
+    config = record["config"]
+    _, number, member = str(config["seed"]).split("/")
+    said = [config["data"]["name"], number, member, config["model"]]
+    if record["status"] != "done":
+        return [one_line(cell) for cell in [*said, record["status"], "", "", "", f"{uses:,}", ""]]
+    test = record["metrics"]["student"]["test"]
+    size = sum(file.stat().st_size for file in place.iterdir() if file.is_file()) / 1e6
+    numbers = [f"{100 * test['acc']:.2f}", f"{test['nll']:.4f}", f"{record['cost']['parameters']:,}", f"{size:.1f}"]
+    imported = record["provenance"].get("imported")
+    came = f"imported from {imported['file']}" if imported else f"{config['train']['epochs']} epochs"
+    return [one_line(cell) for cell in [*said, *numbers, f"{uses:,}", came]]
+
+
+def count_uses(folders: Sequence[Path]) -> Counter[str]:
+    """How many runs of these folders learned from each teacher, by its name."""
+    uses: Counter[str] = Counter()
+    for place in {path for folder in folders for path in folder.glob(f"*/{RECORD}")}:
+        with contextlib.suppress(Damaged):
+            if record := read_record(place.parent):
+                uses.update(record["provenance"].get("teachers") or ())
+    return uses
+
+
+def remove(overrides: Sequence[str], console: Console) -> None:
+    """Remove a teacher set. Raises ConfigError where there is none, a run needs it, or somebody is at it."""
+    config, _ = compose(overrides)
+    name, number = config["data"]["name"], config["teachers"]["set"]
+    bank, runs = bank_folder(config), Path(config["runs"])
+    places, file = find(bank, name, number), import_file(bank, name, number)
+    if not places and not file.exists():
+        raise ConfigError(f"{bank} has no set {number} of data={name}")
+    uses = count_uses([runs, bank.parent])
+    if needed := [place for place in places if uses[place.name]]:
+        raise ConfigError(
+            f"{needed[0].name} has taught {uses[needed[0].name]:,} of the runs in {runs}, which nobody could verify without "
+            "it: remove those runs first"
+        )
+    with contextlib.ExitStack() as claims:
+        for place in places:
+            claims.enter_context(Claim(place))
+        for place in places:
+            away = place.rename(place.with_name(f".removed.{uuid.uuid4().hex[:12]}"))
+            shutil.rmtree(away)
+        file.unlink(missing_ok=True)
+    console.say(f"removed set {number} of data={name}, {len(places)} teachers; no run in {runs} has learned from them")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m harness.bank", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=("add", "list", "remove"))
+    parser.add_argument("given", nargs="*", metavar="FILE|OPTION=VALUE|RUNS")
+    parser.add_argument("--mean", type=numbers, help="of each channel, of pixels in [0, 1]")
+    parser.add_argument("--sd", type=numbers, help="of each channel, of pixels in [0, 1]")
+    parser.add_argument("--classes", type=lines, metavar="FILE", help="what the outputs stand for, a line each")
+    options = parser.parse_intermixed_args(arguments)
+    overrides = [text for text in options.given if "=" in text and not Path(text).exists()]
+    files = [Path(text) for text in options.given if text not in overrides]
+    console = Console()
+    try:
+        if options.action == "list":
+            show(files or [Path("runs")], console)
+        elif options.action == "remove":
+            remove(overrides, console)
+        elif files:
+            add(files, overrides, options, console)
+        else:
+            raise ConfigError("no file to add: name one or more")
+    except (ConfigError, Damaged, Claimed, OSError) as error:
+        console.close()
+        complain(error)
+        return 2
+    return 0
+
+
+def numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def lines(file: str) -> list[str]:
+    try:
+        return [line.strip() for line in Path(file).read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{file} cannot be read: {error}") from error
+
+
+if __name__ == "__main__":
+    run_command(main)

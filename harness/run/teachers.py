@@ -1,0 +1,88 @@
+"""The teachers of a run as runs of their own: a supervised one for each member of its set, or what the set was imported as."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.config import ConfigError
+from harness.config.methods import build_method
+from harness.config.options import Train
+from harness.store.identity import bank_folder, run_directory
+from harness.store.imports import read_import
+from harness.store.record import RECORD
+
+Config = dict[str, Any]
+
+# What an imported teacher was shown when it was trained is nobody's business here: students of any augmentation share it.
+UNCHANGED = {"padding": 0, "flip": False, "randaugment": 0, "magnitude": 0, "cutout": 0}
+
+
+def teacher_configs(config: Config) -> list[Config]:
+    """Configurations of every teacher that a run reads from the bank, in member order.
+
+    Raises ConfigError where the set was imported, and is not what the run asks for.
+    """
+    size = 0 if build_method(config).teachers == 0 else config["teachers"]["size"]
+    imported = read_import(bank_folder(config), config["data"]["name"], config["teachers"]["set"]) if size else None
+    if imported is None:
+        return [teacher_config(config, member) for member in range(size)]
+    check_imported(config, len(imported))
+    members = [imported_config(config, about, member) for member, about in enumerate(imported[:size])]
+    for member in members:
+        if not (place := run_directory(member) / RECORD).exists():
+            raise ConfigError(
+                f"teachers.set={config['teachers']['set']} was imported for other images of data={config['data']['name']}, "
+                f"or {place} is gone: import it for these (python -m harness.bank add)"
+            )
+    return members
+
+
+def teacher_config(config: Config, member: int) -> Config:
+    """The configuration that trains member m of a run's teacher set: a supervised run with streams of its own."""
+    teachers = config["teachers"]
+    named = teachers["model"]
+    return {
+        **config,
+        "method": {"name": "supervised", "reestimate_bn": False},
+        "model": named or config["model"],
+        "network": (teachers if named else config).get("network", {}),
+        "train": {**config["train"], **teachers["train"]},
+        "seed": f"teacher/{teachers['set']}/{member}",
+        "teachers": {"size": 0, "set": teachers["set"], "model": None, "train": {}, "cache": "none"},
+        "evaluate": {key: False for key in config["evaluate"]},
+    }
+
+
+def imported_config(config: Config, about: dict[str, Any], member: int) -> Config:
+    """The configuration of member m of an imported set: of these images, this network, and no training here.
+
+    about: its `model` and `network`.
+    """
+    recipe = {**vars(Train()), "epochs": 0}
+    of_images = {**config["data"], **UNCHANGED}
+    asked = {**config, "train": recipe, "data": of_images, **about}
+    return teacher_config({**asked, "teachers": {**config["teachers"], "model": None, "train": {}}}, member)
+
+
+def is_imported(config: Config) -> bool:
+    """Whether a teacher's configuration is of one that was trained elsewhere."""
+    return config["train"]["epochs"] == 0
+
+
+def check_imported(config: Config, count: int) -> None:
+    """Raise ConfigError where a run asks for other teachers than the `count` of an imported set."""
+    teachers = config["teachers"]
+    which = f"teachers.set={teachers['set']} was imported"
+    if teachers["size"] > count:
+        raise ConfigError(
+            f"{which} with {count} teachers, not {teachers['size']}: teachers.size={count}, or import more"
+        )
+    if teachers["model"] or teachers["train"]:
+        given = "teachers.model" if teachers["model"] else "teachers.train"
+        raise ConfigError(f"{which}, and its teachers are what they are: leave out {given}, or choose another set")
+
+
+def bank_of(directory: Path, config: Config) -> Path:
+    """The bank of a run: the one that it names, else beside it, wherever its folder lies by now."""
+    return directory.parent / "teachers" if config["bank"] is None else bank_folder(config)
