@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
+from pathlib import Path
 
 from harness import __version__
-from harness.runtime.console import run_command
+from harness.runtime.console import complain, run_command
 
 HELP = """\
 Benchmark and ablation harness for ensemble knowledge distillation.
@@ -25,11 +28,18 @@ teachers     teachers.size=4 (how many), teachers.set=0 (which disjoint set), te
 seed         any integer; equal seeds pair runs across methods
 runs=FOLDER  where results go (default: runs)    device=auto|cpu|cuda    force=true runs again what is done
 
-every option python -m harness --cfg job
-afterwards   python -m harness.status runs       what runs, waits, failed
-             python -m analysis runs             tables, tests, verdicts
-Hydra's own options: --hydra-help
+every option python -m harness --cfg job        Hydra's own: --hydra-help
+in a shell   python -m harness --completion bash > FILE; source FILE    completes options and their values
+in Python    harness.run(method="kd", seed=0), harness.sweep(method="all", seed=[0, 1])
+
+other commands, each with --help:
+{commands}
+  python -m analysis [report|compare|regress ...] [RUNS]
+      tables, tests, verdicts, figures, one page of all
+  python -m slurm.lab start|stop
+      a real SLURM on this machine, to try things on
 """
+DESCRIBED = re.compile(r'"""`python -m (harness\.[^`]+)`: (.+)')  # how a command's file begins
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,25 +50,50 @@ def main(arguments: list[str] | None = None) -> int:
         import methods
 
         listed = {group: ", ".join(names) or "-" for group, names in methods.groups().items()}
-        groups = "; ".join(f"{group} ({names})" for group, names in listed.items() if group != "all")
+        groups = "all; " + "; ".join(f"{group} ({names})" for group, names in listed.items() if group != "all")
         from harness.config.options import DATA, TRAIN
 
         print(
             HELP.format(
                 variants=listed["all"],
-                groups=f"all; {groups}",
+                groups=textwrap.fill(groups, 100, subsequent_indent=" " * 31),
                 data=", ".join(DATA),
                 train=", ".join(TRAIN),
+                commands="\n".join(f"  python -m {usage}\n      {does}" for usage, does in commands().items()),
             ),
             end="",
         )
         return 0
+    if "--completion" in arguments:
+        return complete(arguments[arguments.index("--completion") + 1 :])
     if "--version" in arguments:
         print(__version__)
         return 0
     from harness.app import run
 
     return run(arguments)
+
+
+def commands() -> dict[str, str]:
+    """What each of the other commands does, by how it is called; as their files begin, which are not imported."""
+    here = Path(__file__).parent
+    files = sorted([*here.glob("*.py"), *here.glob("*/__main__.py")])
+    found = [DESCRIBED.match(file.read_text(encoding="utf-8")) for file in files]
+    return {said[1]: said[2].removesuffix('"""').rstrip(".") for said in found if said}
+
+
+def complete(shells: list[str]) -> int:
+    """Print what a shell reads to complete command lines; returns the exit status."""
+    from harness.completion import script
+    from harness.config import ConfigError
+
+    names = dict.fromkeys(usage.split()[0] for usage in commands())
+    try:
+        print(script(" ".join(shells), ["harness", *names, "analysis", "slurm.lab"]), end="")
+    except ConfigError as error:
+        complain(error)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
