@@ -34,7 +34,7 @@ from harness.app import VERSION, configure, in_one_line, launch
 from harness.config import ConfigError
 from harness.config.composition import register
 from harness.config.options import Config, Data, Train
-from harness.deploy import load_student
+from harness.run.deployment import load_student
 from harness.run.single import make
 from harness.runtime.console import STOPPED, Console
 from harness.runtime.interruption import Interrupted
