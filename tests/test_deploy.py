@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from harness import deploy
+from harness.run import deployment
 from harness.run.export import describe
 from harness.runtime.console import Console
 from harness.store.identity import run_directory
@@ -51,7 +52,7 @@ def copy_of(directory: Path, place: Path) -> Path:
 
 
 def test_the_student_costs_what_the_plain_network_costs(directory, tmp_path):
-    found = deploy.deploy(directory, tmp_path, False, Console())
+    found = deployment.deploy(directory, tmp_path, False, Console())
     assert found["student"]["parameters"] == found["plain"]["parameters"]
     assert found["student"]["flops"] == found["plain"]["flops"] == read_record(directory)["cost"]["flops"]
     assert found["ensemble"]["parameters"] == 2 * found["plain"]["parameters"]
@@ -123,7 +124,7 @@ def test_a_folder_that_takes_nothing_is_one_line_and_keeps_what_it_has(directory
     (tmp_path / "file").touch()
     assert "cannot write to" in fails(directory, capsys, "--to", str(tmp_path / "file"))
     place = tmp_path / "place"
-    deploy.deploy(directory, place, False, Console())
+    deployment.deploy(directory, place, False, Console())
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     capsys.readouterr()
     for at, file in ((4, ".student.safetensors"), (9, "student.pt2")):

@@ -18,6 +18,7 @@ import pytest
 
 from harness import status, verify
 from harness.jobs import queue
+from harness.run import verification
 from harness.run.single import metrics_table
 from harness.runtime.console import Console, printable
 from harness.store import claim
@@ -276,9 +277,9 @@ def test_a_folder_that_nobody_may_look_into_costs_itself(tmp_path: Path, monkeyp
     me = os.geteuid()
     os.seteuid(65534) if me == 0 else closed.chmod(0)
     try:
-        assert list(verify.find_runs(Path())) == [closed, run]
+        assert list(verification.find_runs(Path())) == [closed, run]
         with pytest.raises(Damaged, match=r"closed/record.json cannot be read: Permission denied"):
-            verify.verify(closed, False, Console())
+            verification.verify(closed, False, Console())
     finally:
         os.seteuid(me)
         closed.chmod(0o700)
