@@ -32,7 +32,7 @@ from harness.store.record import RECORD, answers, digest_of, read_record
 from harness.store.submission import write_config, write_submission
 from harness.store.weights import WEIGHTS
 from harness.sweep.plan import estimate_hours, make_plan
-from harness.sweep.report import report
+from harness.sweep.report import collect, show
 from harness.sweep.summary import sweep_table
 from harness.sweep.watch import outcome
 from tests import damage
@@ -213,7 +213,7 @@ def test_a_sweep_plans_and_reports_every_run(
         assert (mine in plan.finished) + (mine in plan.students) + (mine in plan.refused) == 1
         estimate_hours(plan, runs)
         capsys.readouterr()
-        report(plan, runs, {}, 0.0, Console())
+        show(collect(plan, {}, Console()), plan, runs, 0.0, Console())
         shown = capsys.readouterr().out
         assert " of 2 runs done in " in shown
         try:

@@ -10,14 +10,16 @@ import pytest
 from harness.runtime.console import Console
 from harness.store.identity import run_directory
 from harness.sweep.plan import make_plan
-from harness.sweep.report import report
+from harness.sweep.report import collect, show
 from tests.planted import TEST, plant
 from tests.running import configure
 
 
 def shown(configs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> str:
     plan = make_plan(configs)
-    assert report(plan, Path("runs"), {}, 0.0, Console()) == 0
+    results = collect(plan, {}, Console())
+    assert not results.missing
+    show(results, plan, Path("runs"), 0.0, Console())
     return capsys.readouterr().out
 
 
