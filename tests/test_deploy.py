@@ -82,7 +82,7 @@ def test_names_of_classes_are_text(directory):
 
 
 def test_onnx_is_an_extra(directory, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(deploy, "find_spec", lambda name: None)
+    monkeypatch.setattr(deployment, "find_spec", lambda name: None)
     assert "pip install onnx onnxscript" in fails(directory, capsys, "--onnx")
 
 
