@@ -30,7 +30,8 @@ from harness.store.predictions import PREDICTIONS
 from harness.store.record import RECORD, answers, digest_of, read_record
 from harness.store.submission import write_config, write_submission
 from harness.store.weights import WEIGHTS
-from harness.sweep.plan import estimate_hours, make_plan
+from harness.sweep.estimate import estimate_hours
+from harness.sweep.plan import make_plan
 from harness.sweep.report import report
 from harness.sweep.summary import sweep_table
 from harness.sweep.watch import outcome

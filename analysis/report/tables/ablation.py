@@ -16,6 +16,7 @@ from analysis.records.options import value_at
 from analysis.records.outcomes import collapsed, ended, failed
 from analysis.records.pairing import pair
 from analysis.records.study import Study
+from analysis.records.texts import plain
 from analysis.report.order import blocks_of, order_of
 from analysis.report.tables.table import Table, best, mean_sd
 from analysis.verdicts.notation import probability
@@ -92,6 +93,7 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
     sets = sorted(done["teacher_set"].unique())
     if len(sets) == 1:
         table.notes.append(f"Conditional on teacher set {sets[0]}.")
+    table.notes += _tuned(done)
     if (done["mixed"] != "").any():
         table.notes.append(f"* mixes: {', '.join(sorted(set(','.join(done['mixed']).split(',')) - {''}))}.")
     return table
@@ -127,6 +129,18 @@ def _cell(runs: pd.DataFrame, m: metrics.Metric) -> str:
     """Mean and sd; a deep-ensemble equivalent that met its cap in any run is a lower bound."""
     capped = m.column == "dee" and (runs["dee"] >= runs["dee_cap"]).any()
     return (">= " if capped else "") + mean_sd(runs[m.column], m, len(runs))
+
+
+def _tuned(done: pd.DataFrame) -> list[str]:
+    """Which arms were tuned, over what, by how many trials each."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for arm, mine in done.groupby("arm", sort=True):
+        about = mine["config"].iloc[0].get("tuned")
+        if isinstance(about, dict):
+            over = ", ".join(map(str, about.get("over") or ())) or "nothing"
+            found.setdefault((plain(over), about.get("trials", 1)), []).append(arm)
+    told = [f"{', '.join(arms)} over {over} ({trials} trials)" for (over, trials), arms in found.items()]
+    return [f"Tuned on validation NLL, with seeds of their own: {'; '.join(told)}."] if told else []
 
 
 def _mark(runs: pd.DataFrame) -> str:
