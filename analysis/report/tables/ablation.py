@@ -67,11 +67,16 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
     _references(table, done, chosen, study)
     _published(table, done, chosen, study)
     first = len(table.rows)
-    arms = order_of(list(block["arm"].unique()), study)
-    for arm in arms:
+    costly = passes_of(done)
+    arms = [arm for arm in order_of(list(block["arm"].unique()), study) if arm not in costly]
+    for arm in [*arms, *(arm for arm in order_of(list(block["arm"].unique()), study) if arm in costly)]:
         mine = done[done["arm"] == arm]
         all_ = ended(block[block["arm"] == arm])
-        cells = [arm + _mark(mine), _count(mine, all_), *(_cell(mine, m) for m in chosen)]
+        cells = [
+            arm + (f" ({costly[arm]:g} passes)" if arm in costly else "") + _mark(mine),
+            _count(mine, all_),
+            *(_cell(mine, m) for m in chosen),
+        ]
         if found is not None:
             cells += [*_typical(all_, primary, study), *_against_baseline(block, arm, study, found)]
         table.add(cells, tuple(all_["run"]))
@@ -80,6 +85,8 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
         f"Bold: best mean of an arm, as printed. {ALIKE}: may be the best as well (no other arm is shown to be better; "
         "exploratory). n: runs, of every cell that says no other; paired tests use seeds."
     )
+    if costly:
+        table.notes.append("An arm of several passes costs so many times the inference; bold and ~ are of the others.")
     if tied:
         table.notes.append(f"All arms are tied on {', '.join(tied)}.")
     if found is None:
@@ -141,6 +148,14 @@ def _tuned(done: pd.DataFrame) -> list[str]:
             found.setdefault((plain(over), about.get("trials", 1)), []).append(arm)
     told = [f"{', '.join(arms)} over {over} ({trials} trials)" for (over, trials), arms in found.items()]
     return [f"Tuned on validation NLL, with seeds of their own: {'; '.join(told)}."] if told else []
+
+
+def passes_of(done: pd.DataFrame) -> dict[str, float]:
+    """The arms whose students take several passes at inference, and how many."""
+    if "inference_passes" not in done:
+        return {}
+    most = done.groupby("arm")["inference_passes"].max()
+    return most[most > 1].to_dict()
 
 
 def _mark(runs: pd.DataFrame) -> str:
@@ -215,7 +230,7 @@ def _mark_best(
 
     first: the row of the first arm.
     """
-    means = done.groupby("arm")[m.column].mean().dropna()
+    means = done[done["arm"].isin(arms)].groupby("arm")[m.column].mean().dropna()
     first_ones = best(means.to_dict(), m)
     if not first_ones:
         return len(means) < 2
