@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from harness.store.history import HISTORY, read_history
 from harness.store.identity import flatten
 from harness.store.record import RECORD, RUN, read_record
 
+MOST = 1e300  # what is more is no number
 SAID_ELSEWHERE = ("method_defaults", "streams")  # of provenance: the configuration says it, or the seed
 
 
@@ -41,7 +41,7 @@ class Ending:
 
     status: str  # done, failed or diverged
     final: dict[str, float]  # such as student/test/acc
-    options: dict[str, Any]  # such as train.lr
+    options: dict[str, bool | int | float | str]  # such as train.lr
     tags: dict[str, str]  # where it came from, such as code, versions.torch, device; of a failure, its error
 
 
@@ -75,15 +75,15 @@ def read_page(place: Path) -> Page | None:
     record = read_record(place) or read_record(place, TRAINED)
     lines = check_shape(read_history(place), list[Line], str(place / HISTORY))
     ending = read_ending(record) if record and record["status"] != "interrupted" else None
-    if not lines and ending is None:
+    name = place.absolute().name
+    run = record["hash"] if record else (named := RUN.search(name)) and named[1]
+    if run is None or not (lines or ending):
         return None
     # An epoch that was trained again, after a cut of the history that no disk took, counts as trained last.
     latest = {line["epoch"]: line for line in lines}
     epochs = [Epoch(number, line["elapsed_s"], numbers_of(line)) for number, line in sorted(latest.items())]
     written = (place / (HISTORY if lines else RECORD)).stat().st_mtime
-    name = place.absolute().name
-    run = record["hash"] if record else RUN.search(name)[1]
-    return Page(name, run, written - (epochs[-1].elapsed_s if epochs else 0.0), epochs, ending)
+    return Page(printed(name), run, written - (epochs[-1].elapsed_s if epochs else 0.0), epochs, ending)
 
 
 def read_ending(record: dict[str, Any]) -> Ending:
@@ -92,20 +92,27 @@ def read_ending(record: dict[str, Any]) -> Ending:
         {**(record["metrics"] or {}), "cost": record["cost"], "selection": record.get("selection") or {}}
     )
     origin = {key: value for key, value in record["provenance"].items() if key not in SAID_ELSEWHERE}
-    tags = {"status": record["status"], **{key: as_text(value) for key, value in flatten(origin).items()}}
+    tags = {"status": record["status"], **{printed(key): as_text(value) for key, value in flatten(origin).items()}}
     if record["status"] != "done":
         error = record["error"]
-        tags["error"] = ": ".join(filter(None, (error.get("type"), error["message"])))
-    return Ending(record["status"], final, flatten(record["config"]), tags)
+        tags["error"] = as_text(": ".join(filter(None, (error.get("type"), error["message"]))))
+    options = {printed(key): value for key, value in flatten(record["config"]).items()}
+    plain = {key: value if isinstance(value, bool | int | float) else as_text(value) for key, value in options.items()}
+    return Ending(record["status"], final, plain, tags)
 
 
 def numbers_of(nested: Mapping[str, Any]) -> dict[str, float]:
     """The numbers in nested values, by names such as validation/acc; epoch and step are places, not values."""
     flat = flatten({key: value for key, value in nested.items() if key not in ("epoch", "step")})
-    numbers = {name.replace(".", "/"): value for name, value in flat.items() if type(value) in (int, float)}
-    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+    numbers = {printed(name).replace(".", "/"): value for name, value in flat.items() if type(value) in (int, float)}
+    return {name: float(value) for name, value in numbers.items() if abs(value) < MOST}
 
 
 def as_text(value: Any) -> str:
     """A value as a text: itself where it is one."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return printed(value) if isinstance(value, str) else json.dumps(value)
+
+
+def printed(text: str) -> str:
+    """A text as files and servers take it: names of files, in a command line, say, need not be text."""
+    return text.encode(errors="backslashreplace").decode()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.store.files import append, read_bytes, write_atomically
-from harness.track.page import Ending, Page, as_text
+from harness.track.page import Ending, Page
 from harness.track.tracker import ANEW, MORE, NEW, Missing
 
 try:
@@ -104,7 +104,7 @@ def hparams(ending: Ending, began: float, ended: float) -> Iterator[Summary.Valu
     start = SessionStartInfo(start_time_secs=began)
     for name, value in ending.options.items():
         kind = "bool_value" if isinstance(value, bool) else "number_value" if isinstance(value, int | float) else None
-        setattr(start.hparams[name], kind or "string_value", value if kind else as_text(value))
+        setattr(start.hparams[name], kind or "string_value", value)
     status = api_pb2.STATUS_SUCCESS if ending.status == "done" else api_pb2.STATUS_FAILURE
     end = SessionEndInfo(status=status, end_time_secs=ended)
     for tag, content in (
