@@ -25,7 +25,8 @@ from harness.store.runs import find_runs
 from harness.track.push import Push
 from harness.track.tracker import Missing, Refused, Tracker
 
-EVERY_S = 5.0
+EVERY_S = 10.0
+LOOKS = 2  # at nothing that runs or waits: between teachers and students there may be none for a moment
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 PROJECT = "ensemble-distillation"
 
@@ -50,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tracker = open_tracker(options.to, out, options.project or PROJECT)
         with Push(tracker, options.runs, console) as push:
             push.send()
-            while options.watch and push.go_on():
+            idle = 0
+            while options.watch and idle < LOOKS:
                 time.sleep(EVERY_S)
-                push.send()
+                idle = 0 if push.send() or push.go_on() else idle + 1
     except (Missing, Refused, Claimed, Damaged, OSError) as error:
         complain(error)
         return 2

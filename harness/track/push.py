@@ -47,8 +47,8 @@ class Push:
     def __exit__(self, *ended: object) -> None:
         self.released.close()
 
-    def send(self) -> None:
-        """Send what is new, and say so in a line. Raises Claimed where another process sends these runs."""
+    def send(self) -> int:
+        """Send what is new, and say so in a line; of how many runs. Raises Claimed where another process sends these runs."""
         done, refused = Counter[str](), 0
         seen: set[Path] = set()
         places = [place for folder in self.folders for place in find_runs(folder, seen)]
@@ -76,6 +76,7 @@ class Push:
             self.console.say(f"sent {done.total()} of {len(places)} runs ({how}); {ended} have ended")
         while self.tracker.notes:
             self.console.say(f"note: {self.tracker.notes.pop(0)}")
+        return done.total()
 
     def send_one(self, place: Path) -> str | None:
         """Send a run's page; how, None where there was nothing to send. Raises Damaged, Twice, Refused and OSError."""

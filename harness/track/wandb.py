@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import tempfile
 from pathlib import Path
 
 from harness.track.page import Page
@@ -70,10 +69,13 @@ class WandB:
             ending.status,
             *(f"{name}: {ending.tags[name]}" for name in ("code", "device") if name in ending.tags),
         ]
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.folder) as scratch:
+        scratch = self.folder / f".{identity}"
+        shutil.rmtree(scratch, ignore_errors=True)  # of a sender that was killed
+        scratch.mkdir()
+        try:
             run = wandb.init(
                 mode="offline",
-                dir=scratch,
+                dir=str(scratch),
                 project=self.project,
                 id=identity,
                 name=page.name,
@@ -88,3 +90,5 @@ class WandB:
             run.finish(exit_code=0 if ending.status == "done" else 1)
             written = Path(run.settings.sync_dir)
             written.rename(self.folder / written.name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
