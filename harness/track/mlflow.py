@@ -101,8 +101,8 @@ class MLflow:
                 while held:
                     self.client.delete_run(held[-1].info.run_id)
                     held.pop()
-                tags = {RUN: page.hash, SENT: UNFINISHED}
-                held.append(self.client.create_run(self.experiment, int(1000 * page.began), tags, page.name))
+                began = int(1000 * page.began)
+                held.append(self.client.create_run(self.experiment, began, {RUN: page.hash}, page.name))
             self.write(held[0], page, sent["epochs"] if sent else 0)
             held[0] = self.mark(held[0], json.dumps(now))
         except MlflowException as error:

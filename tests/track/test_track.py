@@ -151,14 +151,20 @@ def test_an_epoch_that_is_trained_again_takes_the_place_of_the_first(live: Place
 
 def test_a_run_that_is_forced_again_is_no_mixture(place: Place, student: Path, capsys) -> None:
     place.send(student)
-    record = read_record(student)
     retrain(student, 0, 0.5)
+    assert place.send(student) == 0
+    check(place.shown()[student.name], student)
+    assert "1 written anew" in capsys.readouterr().out
+
+
+def test_a_record_that_says_something_else_since_is_said_once(place: Place, student: Path) -> None:
+    place.send(student)
+    record = read_record(student)
     write_record(student, {**record, "cost": {**record["cost"], "wall_s": 77.0}})
     assert place.send(student) == 0
     shown = place.shown()[student.name]
     check(shown, student)
     assert shown.curves["cost/wall_s"] == [(2, 77.0)]
-    assert "1 written anew" in capsys.readouterr().out
 
 
 def test_what_wandb_has_uploaded_is_said_to_be_of_before(student: Path, tmp_path: Path, capsys) -> None:
@@ -220,7 +226,10 @@ def test_a_sender_that_was_killed_is_continued(student: Path, tmp_path: Path) ->
     check(place.shown()[student.name], student)
 
 
-def test_what_mlflow_did_not_take_whole_is_written_anew(student: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_mlflow_did_not_take_whole_is_written_anew(
+    student: Path, tmp_path: Path, begun: bool, monkeypatch
+) -> None:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -228,6 +237,13 @@ def test_what_mlflow_did_not_take_whole_is_written_anew(student: Path, tmp_path:
         raise MlflowException("the line is dead")
 
     place = Place("mlflow", tmp_path / "shown")
+    record, lines = read_record(student), read_history(student)
+    if begun:
+        (student / RECORD).unlink()
+        cut_history(student, 1)
+        assert place.send(student) == 0
+        append_epoch(student, lines[1])
+        write_record(student, record)
     with monkeypatch.context() as broken:
         broken.setattr(MlflowClient, "set_terminated", refuse)
         assert place.send(student) == 1
