@@ -251,27 +251,31 @@ def test_what_mlflow_did_not_take_whole_is_written_anew(
     check(place.shown()[student.name], student)
 
 
-def test_watching_follows_a_run_to_its_end(live: Place, student: Path, monkeypatch) -> None:
+def test_watching_follows_a_run_to_its_end(live: Place, student: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(track, "EVERY_S", 0.1)
     record, lines = read_record(student), read_history(student)
     (student / RECORD).unlink()
     cut_history(student, 1)
     status: list[int] = []
+    said: list[str] = []
+
+    def heard(text: str) -> bool:
+        said.append(capsys.readouterr().out)
+        return text in "".join(said) or bool(status)
+
     with Claim(student):
         watch = threading.Thread(target=lambda: status.append(live.send(student, more=("--watch",))), daemon=True)
         watch.start()
-        wait_for(lambda: epochs(live) == 1 or status, "the first epoch")
+        wait_for(lambda: heard("(1 new); 0 have ended"), "the first epoch")
+        check(live.shown()[student.name], student)
         append_epoch(student, lines[1])
-        wait_for(lambda: epochs(live) == 2 or status, "the second epoch")
+        wait_for(lambda: heard("(1 continued); 0 have ended"), "the second epoch")
+        check(live.shown()[student.name], student)
         assert not status, "it ended before the run"
         write_record(student, record)
-    watch.join(60)
+    wait_for(lambda: status, "its end")
     assert status == [0]
     check(live.shown()[student.name], student)
-
-
-def epochs(place: Place) -> int:
-    return max((len(page.curves.get("loss", ())) for page in place.shown().values()), default=0)
 
 
 def test_two_senders_of_the_same_runs_do_not_mix(student: Path, tmp_path: Path, monkeypatch, capsys) -> None:
