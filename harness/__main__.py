@@ -28,6 +28,7 @@ runs=FOLDER  where results go (default: runs)    device=auto|cpu|cuda    force=t
 every option python -m harness --cfg job
 afterwards   python -m harness.status runs       what runs, waits, failed
              python -m analysis runs             tables, tests, verdicts
+             python -m harness.track runs --to tensorboard|wandb|mlflow    curves and results there
 Hydra's own options: --hydra-help
 """
 
