@@ -26,6 +26,7 @@ from harness.run.names import unknown
 from harness.runtime.console import STOPPED, complain
 from harness.store.files import Damaged
 from harness.sweep.expansion import check_elements
+from harness.sweep.tuned import apply
 
 FAILED, MISUSED = 1, 2
 VERSION: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}  # 1.4 warns of it
@@ -128,7 +129,7 @@ def for_hydra(arguments: list[str]) -> list[str]:
     if multirun and (known.cfg or known.info):
         flags = [flag for flag in flags if not "--multirun".startswith(flag[:3]) and flag != "-m"]
         overrides = first_run(overrides)
-    return [*flags, *overrides]
+    return [*flags, *(overrides if multirun else apply(overrides))]
 
 
 def refuse(message: str) -> NoReturn:

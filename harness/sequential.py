@@ -13,7 +13,7 @@ from harness.config.methods import method_defaults
 from harness.runtime.console import STOPPED, Console
 from harness.store.identity import run_directory
 from harness.store.record import digest_of, settled
-from harness.sweep.sweep import Sweep
+from harness.sweep.stage import Stage
 from harness.sweep.sweeper import HarnessSweeper
 
 if TYPE_CHECKING:
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 EFFECTS = (0.0, 0.5, 1.0, 2.0)  # of a plan: differences in standard deviations
 REPEATS = 200  # studies that are simulated for a plan
-
-
-class Stage(Sweep):
-    """The runs up to one look: a sweep that ends without a table, which would be a look of its own."""
-
-    def report(self) -> int:
-        for directory, reason in self.not_run.items():
-            self.console.say(f"{directory.name}: {reason}")
-        return 0
-
-    def say_how_to_reattach(self) -> None:
-        self.console.say(
-            f"to watch: python -m harness.status {shlex.quote(str(self.folder))}; to go on: the same command"
-        )
 
 
 class StudySweeper(HarnessSweeper):

@@ -60,7 +60,11 @@ def scan(folder: Path) -> list[RunState]:
     if not folder.is_dir():
         raise NotADirectoryError(f"no folder {folder}")
     found = [entry.path for where in (folder, folder / "teachers") if where.is_dir() for entry in os.scandir(where)]
-    places = [Path(path) for path in sorted(found) if RUN.search(path)]
+    return look_at([Path(path) for path in sorted(found) if RUN.search(path)])
+
+
+def look_at(places: list[Path]) -> list[RunState]:
+    """The states of the runs in these directories."""
     states: list[RunState] = []
     unfinished: dict[Path, Found] = {}
     for place in places:

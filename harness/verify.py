@@ -20,6 +20,7 @@ from pathlib import Path
 from harness.config import ConfigError
 from harness.runtime.console import Console, complain, one_line, run_command
 from harness.store.files import Damaged
+from harness.store.runs import find_runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's directory, or a folder of runs")
     parser.add_argument("--train", action="store_true", help="train each run once more, too")
     options = parser.parse_args(arguments)
-    from harness.run.verification import Broken, Unclaimed, find_runs, verify  # torch, which help does not wait for
+    from harness.run.verification import Broken, Unclaimed, verify  # torch, which help does not wait for
 
     console = Console()
     places = []

@@ -56,6 +56,9 @@ class Method:
 
     citation: ClassVar[str] = ""  # Authors. Title. Venue, year.
     teachers: ClassVar[int | None] = None  # how many it learns from; None: all of the set
+    # Whether devices that share a batch come to what one comes to: not where something is drawn for every image, which each
+    # would draw for its own, nor where the loss is no mean over images.
+    divisible: ClassVar[bool] = True
     trained: ClassVar[bool] = True  # False: no step is taken, and the student is what `adopt` makes it
     # Whether a step does the same to the same tensors every time but for what `choice` says, so that it can be captured on
     # a GPU and replayed: what Python does in it is done only once then. Not inherited: each class says it for itself.

@@ -117,7 +117,8 @@ def trial(method: str, changed: bool = False, stopped: bool = False, **recipe: A
     return {"method": method, "changed": changed, "stopped": stopped, "recipe": recipe}
 
 
-TRIALS = {name: trial(name) for name in ("supervised", *methods.VARIANTS)} | {
+DIVISIBLE = [name for name in methods.BASELINES if methods.load(name).divisible and methods.load(name).trained]
+TRIALS = {name: trial(name) for name in (*DIVISIBLE, *methods.VARIANTS)} | {
     "ema": trial("combined", average="ema"),
     "swa": trial("kd", average="swa", swa_start=0.3),
     "accumulate": trial("combined", accumulate=2),

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("harness", "methods", "sweeps", "tests")
-TESTS = ("methods", "reference", "golden", "properties", "diagnostics")
+TESTS = ("methods", "baselines_losses", "baselines_students", "reference", "golden", "properties", "diagnostics")
 ENOUGH = 4  # red tests, after which an error counts as noticed
 
 
@@ -32,6 +32,7 @@ class Mutation(NamedTuple):
 
 
 DIVERSIFY, TRAINING = "methods/diversify.py", "harness/training/trainer.py"
+BASELINES = "methods/baselines/"
 LATENT_BE, RANK_ONE = "methods/latent_be.py", "methods/rank_one.py"
 MUTATIONS = [
     # The losses
@@ -57,8 +58,8 @@ MUTATIONS = [
     ),
     Mutation("teachers in training mode", "methods/method.py", "network.eval().requires", "network.requires"),
     # Members
-    Mutation("bias not under s", RANK_ONE, "(bias * s).unbind()", "[bias] * len(weights)"),
-    Mutation("bias not under s when merged", RANK_ONE, "nn.Parameter(bias * s.mean(0)", "nn.Parameter(1 * bias"),
+    Mutation("bias not under s", RANK_ONE, "(bias * s if self.db", "(0 * s + bias if self.db"),
+    Mutation("bias not under s when merged", RANK_ONE, "bias * s.mean(0) if", "1 * bias if"),
     Mutation("factor M missing", LATENT_BE, '"lr_scale": float(self.members)', '"lr_scale": 1.0'),
     Mutation("decay of r, s not divided by M", LATENT_BE, "weight_decay / self.members", "weight_decay"),
     Mutation("decay of r, s always", LATENT_BE, 'if decay == "one" else 0.0', ""),
@@ -84,6 +85,38 @@ MUTATIONS = [
     Mutation("pairs not uniform", DIVERSIFY, "j + (j >= i)", "j + (j > i)"),
     Mutation("pair always drawn", "methods/perturbation.py", "self.pair or draw_pair", "draw_pair"),
     Mutation("clean images dropped", "methods/perturbation.py", "if self.keep_clean:", "if False:"),
+    # Baselines
+    Mutation("KL without T^2", "methods/losses.py", "temperature**2 * (torch.xlogy", "1 * (torch.xlogy"),
+    Mutation("AE-KD without a cap", BASELINES + "ae_kd.py", "shortest(gradients_MK, self.cap)", "shortest(gradients_MK, 1.0)"),
+    Mutation("AE-KD's gradient at T = 1", BASELINES + "ae_kd.py", "(soften(logits_BK.detach(), self.temperature)",
+             "(soften(logits_BK.detach(), 1.0)"),
+    Mutation("AE-KD's weight", BASELINES + "ae_kd.py", "weight: float = 0.9", "weight: float = 1.0"),
+    Mutation("CA-MKD trusts who is wrong", BASELINES + "ca_mkd.py", "(1 - torch.softmax(losses, 0))", "torch.softmax(losses, 0)"),
+    Mutation("CA-MKD's weights not divided", BASELINES + "ca_mkd.py", " / (len(logits) - 1)", ""),
+    Mutation("DKD without T^2", BASELINES + "dkd.py", "self.temperature**2 * (self.label", "1 * (self.label"),
+    Mutation("DKD's weights exchanged", BASELINES + "dkd.py", "self.label_class * against + self.other_classes * among",
+             "self.label_class * among + self.other_classes * against"),
+    Mutation("LSKD's student as it is", BASELINES + "lskd.py", "match(standardise(logits_BK),", "match(logits_BK,"),
+    Mutation("LSKD without the mean", BASELINES + "lskd.py", "(logits - logits.mean(-1, keepdim=True))", "logits"),
+    Mutation("EnD2's sign", BASELINES + "end2.py", "loss = -log_density", "loss = log_density"),
+    Mutation("EnD2 stays warm", BASELINES + "end2.py", "2 - 3 * self.progress", "2 - 0 * self.progress"),
+    Mutation("proxy entropy's sign", BASELINES + "proxy_end2.py", "likelihood_B + entropy", "likelihood_B - entropy"),
+    Mutation("proxy's student without 1", BASELINES + "proxy_end2.py", ".double().exp() + 1", ".double().exp()"),
+    Mutation("proxy deployed as logits", BASELINES + "proxy_end2.py", "F.softplus(", "("),
+    Mutation("proxy's precision doubled", BASELINES + "proxy_end2.py", "/ (2 * spread_B)", "/ spread_B"),
+    Mutation("Dirichlet entropy's sign", BASELINES + "dirichlet.py", "- ((alpha - 1) * alpha.digamma())",
+             "+ ((alpha - 1) * alpha.digamma())"),
+    Mutation("noise not clipped", BASELINES + "gaussian.py", ".clamp(0, 1)", ""),
+    Mutation("ODS always of teacher 0", BASELINES + "ods.py", "teachers.member(m)", "teachers.member(0 * m)"),
+    Mutation("ODS's w from 0", BASELINES + "ods.py", "p_BK.dtype) - 1", "p_BK.dtype)"),
+    Mutation("ConfODS without confidence", BASELINES + "ods.py", "p_BK.amax(1)[", "p_BK.sum(1)["),
+    Mutation("labels of moved images", BASELINES + "moved.py", "label_loss(clean,", "label_loss(moved,"),
+    Mutation("a soup of one", BASELINES + "soup.py", "for other in others)])", "for other in [])])"),
+    Mutation("soup's loss a mean", BASELINES + "soup.py", "len(teachers) * parts", "1 * parts"),
+    Mutation("function matching at T = 4", BASELINES + "function_matching.py", "temperature: float = 1.0", "temperature: float = 4.0"),
+    Mutation("mean of log-softmaxes", "methods/ensemble.py", "log_p.logsumexp(0) - math.log(len(log_p))", "log_p.mean(0)"),
+    Mutation("own bias under s", RANK_ONE, "else bias + self.selection.of(self.db))", "else (bias + self.selection.of(self.db)) * s)"),
+    Mutation("own bias decays", BASELINES + "unmerged.py", 'decay: str = "none"', 'decay: str = "one"'),
     # Training
     Mutation("perturbed images unused", TRAINING, "images, labels = self.method", "_, labels = self.method"),
     Mutation("no Nesterov", "harness/training/optimisation.py", "nesterov=nesterov", "nesterov=False"),

@@ -83,6 +83,8 @@ def recipe(config: dict[str, Any], factors: Iterable[str] = ()) -> dict[str, Any
     """All that decides a result except method, seed and teacher set, flat: {"train.epochs": 40, ...}."""
     kept = {name: config.get(name) for name in ("data", "train", "teachers", "model", "network")}
     flat = {key: value for key, value in flatten(kept).items() if decides(key, factors) and value != {}}
+    if (tuned := value_at(config, "tuned.digest")) is not None:
+        flat["tuned"] = tuned  # what was tuned is compared with what was tuned alike
     # A teacher network that is not named is the student's.
     if value_at(config, "teachers.model") is None and "teachers.model" in flat:
         flat["teachers.model"] = config.get("model")

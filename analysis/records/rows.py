@@ -21,7 +21,7 @@ from harness.store.record import METRICS, RECORD, lost_files, read_record
 
 PREFIXES = {"student": "", "teacher": "teacher_", "ensemble": "ensemble_"}  # of columns, by whose metrics they are
 MOST = 1e300  # NaN, infinities and integers that no float holds are not below it
-COST = ("wall_s", "device_s", "images_per_s", "peak_memory_bytes", "parameters", "flops")
+COST = ("wall_s", "device_s", "images_per_s", "peak_memory_bytes", "parameters", "flops", "inference_passes")
 
 Count = Annotated[int, Meta(ge=0, lt=2**62)]
 Numbers = dict[str, float | None]
@@ -137,6 +137,7 @@ class Row(TypedDict, total=False):
     peak_memory_bytes: Loss | None
     parameters: Loss | None
     flops: Loss | None
+    inference_passes: Loss | None
 
 
 NEEDED = ("run", "status", "method", "data", "model", "teacher_set", "seed", "config")

@@ -160,6 +160,8 @@ class Config:
     seed: int = 0
     teachers: TeacherSet = field(default_factory=TeacherSet)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    tuned: Any = None  # a file of python -m harness.tune, whose options a method gets; a run knows what was tuned
+    tune: Any = None  # what a tuning tries, see harness/tune.py
     study: Any = None  # what a sweep asks, for analysis: question, primary metric, families, margins
 
     runs: str = "runs"  # folder of run directories

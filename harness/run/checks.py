@@ -26,6 +26,10 @@ def validate(config: dict[str, Any]) -> None:
     teachers = config["teachers"]
     for name, value in flatten(config).items():
         require(not isinstance(value, float) or math.isfinite(value), f"{name} must be a number, not {value}")
+    require(
+        not isinstance(config["tuned"], str),
+        f"tuned={config['tuned']} is given on the command line, or in a sweep's params",
+    )
     validate_data(config["data"])
     for name in config["evaluate"]["ood"] or ():
         check_name("data", name)

@@ -45,6 +45,9 @@ class Learner:
         check_fit(recipe, data)
         check_fit({**recipe, **config["teachers"]["train"]}, data)
         validate_shares(config, count)
+        if count > 1 and not self.method.divisible:
+            name = config["method"]["name"]
+            raise ConfigError(f"method={name} cannot share a batch among {count} devices: give it one")
         stream = streams.generator(config["seed"], "init")
         try:
             network = build_network(config, data, stream)

@@ -51,6 +51,7 @@ def teacher_config(config: Config, member: int) -> Config:
         "seed": f"teacher/{teachers['set']}/{member}",
         "teachers": {"size": 0, "set": teachers["set"], "model": None, "train": {}, "cache": "none"},
         "evaluate": {key: False for key in config["evaluate"]},
+        "tuned": None,
     }
 
 

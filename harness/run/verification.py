@@ -20,7 +20,7 @@ from harness.run.teachers import bank_of, teacher_configs
 from harness.runtime.console import Console
 from harness.store.identity import is_teacher, run_directory
 from harness.store.predictions import read_predictions
-from harness.store.record import METRICS, RECORD, RUN, check_files, lost_files, read_record, taught_otherwise
+from harness.store.record import METRICS, check_files, lost_files, read_record, taught_otherwise
 from harness.store.weights import digests
 
 # Metrics of predictions in half precision, and of a student that another device or library evaluates.
@@ -37,24 +37,6 @@ class Broken(ValueError):
 
 class Unclaimed(ValueError):
     """A record that claims no numbers: of a run that failed."""
-
-
-def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
-    """The directories of runs and teachers with a record, at or below a folder, each once, wherever links lead."""
-    seen = set() if seen is None else seen
-    if folder.resolve() in seen:
-        return
-    seen.add(folder.resolve())
-    try:
-        is_run = (folder / RECORD).exists() or RUN.search(folder.absolute().name)
-        inner = [] if is_run else sorted(folder.iterdir())
-        places = [place for place in inner if place.is_dir() and not place.name.startswith(".")]
-    except OSError:  # nobody knows what is in it: it does not hold, by name
-        is_run, places = True, []
-    if is_run:
-        yield folder
-    for place in places:
-        yield from find_runs(place, seen)
 
 
 def verify(directory: Path, train: bool, console: Console) -> str:

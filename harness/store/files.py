@@ -104,8 +104,8 @@ def place(scratch: Path, path: Path) -> None:
         os.close(descriptor)
 
 
-def append(path: Path, text: str, durable: bool = True) -> None:
-    """Add text to the end of a file; `durable`: it is on the disk when this returns. Raises OSError, also where only a
+def append(path: Path, content: bytes | str, durable: bool = True) -> None:
+    """Add to the end of a file; `durable`: it is on the disk when this returns. Raises OSError, also where only a
     part of it went.
     """
     # Without waiting: nobody may ever read from a named pipe in its place.
@@ -114,7 +114,8 @@ def append(path: Path, text: str, durable: bool = True) -> None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no file", str(path))
-        content = text.encode(errors="backslashreplace")  # names of files need not be text
+        if isinstance(content, str):
+            content = content.encode(errors="backslashreplace")  # names of files need not be text
         if os.write(descriptor, content) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         if durable:

@@ -13,7 +13,7 @@ from typing import Any
 # are asked of a student's members, which are gone once they are merged: that needs another run.)
 INCIDENTAL = (
     *("runs", "bank", "device", "devices", "deterministic", "threads"),
-    *("force", "fail_fast", "harness", "sweep", "study"),
+    *("force", "fail_fast", "harness", "sweep", "study", "tune"),
     *(
         "data.root",
         "data.download",
@@ -27,7 +27,7 @@ INCIDENTAL = (
 )
 
 # Options that came after runs had been made, and what those did without: who says no more than that means the same run.
-LATER = {"data.train": None, "data.options": {}, "network": {}, "teachers.network": {}}
+LATER = {"data.train": None, "data.options": {}, "network": {}, "teachers.network": {}, "tuned": None}
 UNSAFE = re.compile(r"[/:\\]")  # in a folder's name
 NESTED = [(key, *key.split(".")) for key in (*INCIDENTAL, *LATER) if "." in key]
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-import statistics
-from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,6 @@ from harness.store.record import answers, lost_files, read_record
 from harness.sweep.composer import Outline, outline
 
 Config = dict[str, Any]
-ENOUGH = 1000  # records of a folder, for an estimate
 
 
 @dataclass
@@ -89,33 +84,6 @@ def all_questions(evaluate: dict[str, Any], others: dict[str, Any]) -> dict[str,
     """What a run that is asked for twice, in different words, is asked."""
     ood = list(dict.fromkeys([*evaluate["ood"], *others["ood"]]))
     return {**evaluate, "shift": evaluate["shift"] or others["shift"], "ood": ood}
-
-
-def estimate_hours(plan: Plan, runs: Path) -> tuple[float, int, str]:
-    """Hours of devices that the plan's runs will take by records of like runs in `runs` and the bank; how many of the
-    plan's runs have such records; and whether the hours are GPU-hours or CPU-hours.
-
-    A like run has the same method, data set, number of train images, model and number of epochs; the median of its kind
-    counts, of as many records as are enough.
-    """
-    todo, devices = Counter(map(kind, plan.to_train())), set()
-    seconds: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-    for folder in {runs, *(teacher.parent for teacher in plan.teachers)} if todo else ():
-        for file in itertools.islice(folder.glob("*/record.json"), ENOUGH):
-            with contextlib.suppress(Damaged):
-                record = read_record(file.parent)
-                if record is not None and record["status"] == "done":
-                    where = record["provenance"]
-                    seconds[kind(record["config"])].append(record["cost"]["wall_s"] * where.get("devices", 1))
-                    devices.add(where["device"])
-    known = {one: count for one, count in todo.items() if one in seconds}
-    total = sum(count * statistics.median(seconds[one]) for one, count in known.items())
-    return total / 3600, sum(known.values()), "CPU-hours" if devices == {"cpu"} else "GPU-hours"
-
-
-def kind(config: Config) -> tuple[Any, ...]:
-    data = config["data"]
-    return config["method"]["name"], data["name"], data.get("train"), config["model"], config["train"]["epochs"]
 
 
 class Folders:

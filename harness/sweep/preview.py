@@ -12,7 +12,8 @@ from harness.jobs import queue
 from harness.jobs.backend import Shape, pack_jobs
 from harness.jobs.queue import QueueUnreachable
 from harness.runtime.console import Console
-from harness.sweep.plan import Plan, describe, estimate_hours
+from harness.sweep.estimate import describe_time
+from harness.sweep.plan import Plan, describe
 
 Config = dict[str, Any]
 
@@ -32,7 +33,7 @@ def print_plan(
     named = {"teacher": plan.teachers, "student": plan.students}
     if listed := [f"{what}  {directory}" for what, runs in named.items() for directory in runs]:
         console.say("\n".join(listed))
-    console.say(estimate(plan, folder))
+    console.say(describe_time(plan, folder))
     groups = [f"{len(runs)} {what}s{arrays(runs)}" for what, runs in named.items() if runs]
     console.say(f"arrays: {', then '.join(groups) or 'none'}")
     console.say(describe_files(plan, folder, as_jobs))
@@ -47,17 +48,6 @@ def describe_files(plan: Plan, folder: Path, as_jobs: bool) -> str:
     room = os.statvfs(folder).f_favail  # 0 where the file system does not count them
     free = f"; the file system has room for {room} (a quota may be less)" if room else ""
     return f"files: {count} more in {new} folders, {len(plan.runs)} folders side by side{free}"
-
-
-def estimate(plan: Plan, folder: Path) -> str:
-    """How long the device is busy, by the records of runs of the same kind."""
-    hours, known, unit = estimate_hours(plan, folder)
-    todo = len(plan.to_train())
-    if not todo:
-        return "about 0.00 hours"
-    if not known:
-        return "no estimate of the time: no record of such runs yet"
-    return f"about {hours * todo / known:.2f} {unit} (by records of the kind of {known} of the {todo})"
 
 
 def describe_arrays(runs: dict[Path, Config], shape: Callable[[Path], Shape], pack: int) -> str:

@@ -24,6 +24,7 @@ from harness.run.checks import validate
 from harness.sweep.composer import Composed, Composer, outline
 from harness.sweep.expansion import Expansion, Job, to_override
 from harness.sweep.sweep import Sweep
+from harness.sweep.tuned import apply
 
 Config = dict[str, Any]
 
@@ -78,9 +79,15 @@ class HarnessSweeper(Sweeper):
                 raise ConfigError(f"hydra.sweeper.arms: {arm}: {error}") from error
             register_brought(own)
             check_jobs_own([*own, *params])
-            jobs |= dict.fromkeys(expansion.expand([*own, *params, *given]))
+            jobs |= dict.fromkeys(self.amended(expansion.expand([*own, *params, *given])))
         composer = Composer(self.context.config_loader, self.config, expansion.literals)
         return {job: composer.compose(job, number) for number, job in enumerate(jobs)}
+
+    @staticmethod
+    def amended(jobs: list[Job]) -> list[Job]:
+        """Jobs with what was tuned for them."""
+        tuned = any(text.startswith("tuned=") for text in (jobs[0] if jobs else ()))
+        return [apply(job) for job in jobs] if tuned else jobs
 
 
 def check_jobs_own(overrides: list[Override]) -> None:

@@ -26,6 +26,7 @@ class AEKD(Method):
         "Space. NeurIPS, 2020."
     )
     capturable: ClassVar[bool] = True
+    divisible: ClassVar[bool] = False  # the weights are the whole batch's
     temperature: float = 4.0
     weight: float = 0.9  # of the distillation term; the label's is 1
     cap: float = 0.6  # no teacher's weight is larger (the paper's C); 1 / M: all are equal

@@ -6,6 +6,7 @@ As in Nam, Yoon, Lee, Lee 2021, where the perturbations take part in distillatio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,8 +19,10 @@ from methods.method import Teachers
 class Moved:
     """A mix-in for KD and what inherits from it: teachers and student are compared on `move`'s images.
 
-    What is drawn for each image is drawn anew in every step, so that no step can be captured or shared among devices.
+    What is drawn for each image is drawn anew in every step, so that no step can be captured.
     """
+
+    divisible: ClassVar[bool] = False
 
     def move(self, images: Tensor, teachers: Teachers, generator: torch.Generator) -> Tensor:
         """Other images [B, C, H, W] in the place of these; draws from a CPU generator."""

@@ -132,6 +132,9 @@ def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"its layer network\.\S+ \S*draws random numbers, on 2 devices others than on one"
     ):
         run(tmp_path, "supervised", devices=2, model="convnext_tiny")
+    for method in ("kd_gaussian", "ae_kd"):
+        with pytest.raises(ConfigError, match=f"method={method} cannot share a batch among 2 devices: give it one"):
+            run(tmp_path, method, devices=2)
 
 
 def test_a_run_of_so_many_tasks_is_verified_on_as_many_devices(

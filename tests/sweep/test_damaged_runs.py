@@ -29,9 +29,11 @@ from harness.store.history import append_epoch, write_progress
 from harness.store.identity import run_directory, run_hash
 from harness.store.predictions import PREDICTIONS
 from harness.store.record import RECORD, answers, digest_of, read_record
+from harness.store.runs import find_runs
 from harness.store.submission import write_config, write_submission
 from harness.store.weights import WEIGHTS
-from harness.sweep.plan import estimate_hours, make_plan
+from harness.sweep.estimate import estimate_hours
+from harness.sweep.plan import make_plan
 from harness.sweep.report import collect, show
 from harness.sweep.summary import sweep_table
 from harness.sweep.watch import outcome
@@ -277,7 +279,7 @@ def test_a_folder_that_nobody_may_look_into_costs_itself(tmp_path: Path, monkeyp
     me = os.geteuid()
     os.seteuid(65534) if me == 0 else closed.chmod(0)
     try:
-        assert list(verification.find_runs(Path())) == [closed, run]
+        assert list(find_runs(Path())) == [closed, run]
         with pytest.raises(Damaged, match=r"closed/record.json cannot be read: Permission denied"):
             verification.verify(closed, False, Console())
     finally:

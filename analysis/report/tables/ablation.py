@@ -16,6 +16,7 @@ from analysis.records.options import value_at
 from analysis.records.outcomes import collapsed, ended, failed
 from analysis.records.pairing import pair
 from analysis.records.study import Study
+from analysis.records.texts import plain
 from analysis.report.order import blocks_of, order_of
 from analysis.report.tables.table import Table, best, mean_sd
 from analysis.verdicts.notation import probability
@@ -66,11 +67,16 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
     _references(table, done, chosen, study)
     _published(table, done, chosen, study)
     first = len(table.rows)
-    arms = order_of(list(block["arm"].unique()), study)
-    for arm in arms:
+    costly = passes_of(done)
+    arms = [arm for arm in order_of(list(block["arm"].unique()), study) if arm not in costly]
+    for arm in [*arms, *(arm for arm in order_of(list(block["arm"].unique()), study) if arm in costly)]:
         mine = done[done["arm"] == arm]
         all_ = ended(block[block["arm"] == arm])
-        cells = [arm + _mark(mine), _count(mine, all_), *(_cell(mine, m) for m in chosen)]
+        cells = [
+            arm + (f" ({costly[arm]:g} passes)" if arm in costly else "") + _mark(mine),
+            _count(mine, all_),
+            *(_cell(mine, m) for m in chosen),
+        ]
         if found is not None:
             cells += [*_typical(all_, primary, study), *_against_baseline(block, arm, study, found)]
         table.add(cells, tuple(all_["run"]))
@@ -79,6 +85,8 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
         f"Bold: best mean of an arm, as printed. {ALIKE}: may be the best as well (no other arm is shown to be better; "
         "exploratory). n: runs, of every cell that says no other; paired tests use seeds."
     )
+    if costly:
+        table.notes.append("An arm of several passes costs so many times the inference; bold and ~ are of the others.")
     if tied:
         table.notes.append(f"All arms are tied on {', '.join(tied)}.")
     if found is None:
@@ -92,6 +100,7 @@ def _ablation(name: str, block: pd.DataFrame, study: Study, found: list[Contrast
     sets = sorted(done["teacher_set"].unique())
     if len(sets) == 1:
         table.notes.append(f"Conditional on teacher set {sets[0]}.")
+    table.notes += _tuned(done)
     if (done["mixed"] != "").any():
         table.notes.append(f"* mixes: {', '.join(sorted(set(','.join(done['mixed']).split(',')) - {''}))}.")
     return table
@@ -127,6 +136,26 @@ def _cell(runs: pd.DataFrame, m: metrics.Metric) -> str:
     """Mean and sd; a deep-ensemble equivalent that met its cap in any run is a lower bound."""
     capped = m.column == "dee" and (runs["dee"] >= runs["dee_cap"]).any()
     return (">= " if capped else "") + mean_sd(runs[m.column], m, len(runs))
+
+
+def _tuned(done: pd.DataFrame) -> list[str]:
+    """Which arms were tuned, over what, by how many trials each."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for arm, mine in done.groupby("arm", sort=True):
+        about = mine["config"].iloc[0].get("tuned")
+        if isinstance(about, dict):
+            over = ", ".join(map(str, about.get("over") or ())) or "nothing"
+            found.setdefault((plain(over), about.get("trials", 1)), []).append(arm)
+    told = [f"{', '.join(arms)} over {over} ({trials} trials)" for (over, trials), arms in found.items()]
+    return [f"Tuned on validation NLL, with seeds of their own: {'; '.join(told)}."] if told else []
+
+
+def passes_of(done: pd.DataFrame) -> dict[str, float]:
+    """The arms whose students take several passes at inference, and how many."""
+    if "inference_passes" not in done:
+        return {}
+    most = done.groupby("arm")["inference_passes"].max()
+    return most[most > 1].to_dict()
 
 
 def _mark(runs: pd.DataFrame) -> str:
@@ -201,7 +230,7 @@ def _mark_best(
 
     first: the row of the first arm.
     """
-    means = done.groupby("arm")[m.column].mean().dropna()
+    means = done[done["arm"].isin(arms)].groupby("arm")[m.column].mean().dropna()
     first_ones = best(means.to_dict(), m)
     if not first_ones:
         return len(means) < 2

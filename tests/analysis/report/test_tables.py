@@ -223,3 +223,15 @@ def test_published_numbers_stand_beside_ours(tmp_path):
 def test_published_numbers_that_are_none_are_refused(published, said):
     with pytest.raises(AnalysisError, match=re.escape(said)):
         parse({"published": published}, "here")
+
+
+def test_students_of_several_passes_stand_apart(tmp_path):
+    """Below the others, with their cost, and never the best."""
+    for seed in (0, 1, 2):
+        change(make_run(tmp_path, "hydra", seed, metrics={"nll": 0.1}), "cost.inference_passes", 4)
+        for method, nll in (("kd", 0.3), ("combined", 0.2)):
+            change(make_run(tmp_path, method, seed, metrics={"nll": nll + seed / 100}), "cost.inference_passes", 1)
+    table = ablation(load(tmp_path), Study())[0]
+    assert [row[0] for row in table.rows[2:]] == ["kd", "combined", "hydra (4 passes)"]
+    assert bold_in(table, "NLL") == ["combined"] and "~" not in table.rows[4][table.columns.index("NLL")]
+    assert any("so many times the inference" in note for note in table.notes)

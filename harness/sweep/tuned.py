@@ -1,0 +1,90 @@
+"""`tuned=FILE`: the options that `python -m harness.tune` has chosen, for the runs of the methods in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Transformer
+
+from harness.config import ConfigError
+from harness.store.files import Damaged, check_shape, read_bytes, write_atomically
+from harness.store.record import digest_of
+
+
+class Choice(TypedDict):
+    """What was chosen for a method, among how many trials, and the mean validation NLL that it had."""
+
+    options: dict[str, Any]
+    trials: int
+    nll: float
+
+
+class Tuned(TypedDict):
+    """The file. seeds: of the trials, which no run may have that uses it; settings: what all trials had in common."""
+
+    seeds: list[int]
+    settings: dict[str, Any]
+    methods: dict[str, Choice]
+    digest: str
+
+
+def write_tuned(path: Path, seeds: list[int], settings: dict[str, Any], methods: dict[str, Choice]) -> None:
+    found = {"seeds": seeds, "settings": settings, "methods": methods}
+    content = {**found, "digest": digest_of(found)}
+    write_atomically(
+        path, "# chosen by python -m harness.tune on validation data\n" + yaml.safe_dump(content, sort_keys=False)
+    )
+
+
+def read_tuned(path: Path) -> Tuned:
+    """Raises ConfigError where there is no such file, or one that was changed."""
+    try:
+        content = read_bytes(path)
+        if content is None:
+            raise ConfigError(f"tuned={path}: no such file; python -m harness.tune writes it")
+        found = check_shape(yaml.safe_load(content), Tuned, str(path))
+    except (Damaged, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"tuned={path} is not what python -m harness.tune has written: {error}") from error
+    if found["digest"] != digest_of(found):
+        raise ConfigError(f"tuned={path} was changed after the tuning: its digest does not fit")
+    return found
+
+
+def apply(overrides: Sequence[str]) -> tuple[str, ...]:
+    """A run's overrides with what was tuned for its method: as if it stood behind `method=NAME`.
+
+    Raises ConfigError where the file does not know the method, where the overrides say an option otherwise, and for a seed
+    that it was tuned on.
+    """
+    said = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
+    if "tuned" not in said or (path := said["tuned"].value()) is None:
+        return tuple(overrides)
+    found = read_tuned(Path(str(path)).expanduser())
+    if "method" not in said:
+        raise ConfigError("tuned=FILE needs method=NAME beside it")
+    name = str(said["method"].value())
+    if name not in found["methods"]:
+        raise ConfigError(f"tuned={path} knows {', '.join(found['methods'])}, not method={name}")
+    choice = found["methods"][name]
+    if twice := [key for option in choice["options"] if (key := f"method.{option}") in said]:
+        raise ConfigError(f"{said[twice[0]].input_line}: tuned={path} chooses it; leave out one of them")
+    seed = said["seed"].value() if "seed" in said else 0
+    if seed in found["seeds"]:
+        raise ConfigError(f"seed={seed} was tuned on (tuned={path}): a study has seeds of its own")
+    about = {"digest": found["digest"], "trials": choice["trials"], "over": sorted(choice["options"])}
+    texts: list[str] = []
+    for text, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True):
+        if override.key_or_group == "tuned":
+            texts.append(f"tuned={Transformer.str(about)}")
+        elif override.key_or_group == "method":
+            texts += [
+                text,
+                *(f"method.{option}={Transformer.str(value)}" for option, value in choice["options"].items()),
+            ]
+        else:
+            texts.append(text)
+    return tuple(texts)

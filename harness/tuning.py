@@ -1,0 +1,134 @@
+"""Options for methods, tried on validation data: which trials a method gets, and which of them is chosen."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import torch
+from hydra.core.override_parser.types import Transformer
+from msgspec import Meta
+from omegaconf import OmegaConf
+
+from harness import streams
+from harness.config import ConfigError
+from harness.config.methods import build_method, method_defaults
+from harness.run.names import check_name
+from harness.runtime.console import Console
+from harness.store.files import Damaged, check_shape
+from harness.store.identity import run_directory
+from harness.store.record import settled
+from harness.sweep.stage import Stage
+from harness.sweep.sweeper import HarnessSweeper
+from harness.sweep.tuned import Choice, write_tuned
+
+Config = dict[str, Any]
+Options = dict[str, Any]
+FILE = "tuned.yaml"
+
+
+class Tune(TypedDict):
+    """The block `tune:`."""
+
+    trials: Annotated[int, Meta(ge=1)]
+    grids: dict[str, dict[str, list[Any]]]
+
+
+class TuneSweeper(HarnessSweeper):
+    """Hydra's sweeper of a tuning: its arms are the trials."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        trials = make_trials(read_block(self.config))
+        texts = {
+            " ".join([f"method={name}", *(f"method.{key}={Transformer.str(value)}" for key, value in options.items())])
+            for name, several in trials.items()
+            for options in several
+        }
+        self.arms = sorted(texts)
+        configs, jobs, shapes = self.compose(arguments)
+        stage = Stage(configs, jobs, shapes, self.context, self.config, self.task_function)
+        status = stage.run()
+        if not configs[0]["harness"]["plan"] and not configs[0]["sweep"]["detach"] and status == 0:
+            status = choose(configs, trials)
+        if status:
+            sys.exit(status)
+
+
+def read_block(config: Any) -> Tune:
+    """What is tuned. Raises ConfigError."""
+    block = OmegaConf.to_container(config.tune, resolve=True) if OmegaConf.is_config(config.tune) else config.tune
+    if block is None:
+        raise ConfigError("nothing to tune: the sweep has no block `tune:` (see python -m harness.tune --help)")
+    try:
+        return check_shape(block, Tune, "tune")
+    except Damaged as error:
+        raise ConfigError(f"{error}: trials is a number, grids has for each method {{option: [values]}}") from error
+
+
+def make_trials(block: Tune) -> dict[str, list[Options]]:
+    """The trials of every method, as many for each. Raises ConfigError for a method or an option that is none."""
+    return {name: trials_of(name, grid, block["trials"]) for name, grid in block["grids"].items()}
+
+
+def trials_of(name: str, grid: dict[str, list[Any]], count: int) -> list[Options]:
+    """`count` points of a method's grid, drawn by a stream of its own where it has more; of an empty one its one point."""
+    check_name("method", name)
+    if unknown := grid.keys() - method_defaults(name).keys():
+        raise ConfigError(f"tune: method={name} knows no option {', '.join(sorted(unknown))}")
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    for point in points:
+        build_method({"method": {**method_defaults(name), **point, "name": name}})
+    if grid and len(points) < count:
+        raise ConfigError(
+            f"tune: the grid of {name} has {len(points)} points, fewer than the {count} trials of each method"
+        )
+    if not grid or len(points) == count:
+        return points
+    drawn = torch.randperm(len(points), generator=streams.generator("tune", name))[:count]
+    return [points[i] for i in sorted(drawn.tolist())]
+
+
+def choose(configs: list[Config], trials: dict[str, list[Options]]) -> int:
+    """Write what was chosen, and say it; returns the exit status."""
+    console, chosen = Console(), {}
+    for name, several in trials.items():
+        scores = {number: score(configs, name, options) for number, options in enumerate(several)}
+        known = {number: nll for number, nll in scores.items() if nll is not None}
+        lost = f"; {len(scores) - len(known)} of them failed" if len(known) < len(scores) else ""
+        if not known:
+            console.say(f"{name}: none of {len(scores)} trials has an outcome: nothing is chosen")
+            continue
+        best = min(known, key=known.get)
+        chosen[name] = Choice(options=several[best], trials=len(several), nll=known[best])
+        said = ", ".join(f"{key}={value}" for key, value in several[best].items()) or "nothing to tune"
+        console.say(f"{name}: {said}: validation nll {known[best]:.4f}, of {len(several)} trials{lost}")
+    if len(chosen) < len(trials):
+        return 1
+    first, file = configs[0], Path(configs[0]["runs"]) / FILE
+    settings = {key: first[key] for key in ("data", "model", "network", "train")}
+    settings["teachers"] = {**first["teachers"], "set": sorted({config["teachers"]["set"] for config in configs})}
+    write_tuned(file, sorted({config["seed"] for config in configs}), settings, chosen)
+    console.say(f"wrote {file}: tuned={file} gives these to the methods of a study, with seeds of its own")
+    return 0
+
+
+def score(configs: list[Config], name: str, options: Options) -> float | None:
+    """The mean validation NLL of a trial over its runs; None where one of them failed or diverged."""
+    wanted = {**method_defaults(name), **options}
+    found = []
+    for config in configs:
+        if config["method"] != {"name": name, **wanted}:
+            continue
+        record = settled(run_directory(config))
+        if record is None or record["status"] != "done":
+            return None
+        found.append(record["metrics"]["student"]["validation"]["nll"])
+    return statistics.fmean(found) if found else None
+
+
+# Hydra loads sweepers from under hydra_plugins only, as `harness.sweep.sweeper` says.
+sys.modules["hydra_plugins.harness_tune"] = sys.modules[__name__]
+TuneSweeper.__module__ = "hydra_plugins.harness_tune"
