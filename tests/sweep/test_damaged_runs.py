@@ -276,12 +276,12 @@ def test_a_folder_that_nobody_may_look_into_costs_itself(tmp_path: Path, monkeyp
     closed, run = Path("closed"), Path("kd-s0-0123456789ab")
     closed.mkdir(0o700)
     run.mkdir()
-    me = os.geteuid()
+    me, console = os.geteuid(), Console()  # now: nobody may read all that it imports
     os.seteuid(65534) if me == 0 else closed.chmod(0)
     try:
         assert list(find_runs(Path())) == [closed, run]
         with pytest.raises(Damaged, match=r"closed/record.json cannot be read: Permission denied"):
-            verification.verify(closed, False, Console())
+            verification.verify(closed, False, console)
     finally:
         os.seteuid(me)
         closed.chmod(0o700)
