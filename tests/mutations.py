@@ -97,7 +97,7 @@ MUTATIONS = [
     Mutation("DKD's weights exchanged", BASELINES + "dkd.py", "self.label_class * against + self.other_classes * among",
              "self.label_class * among + self.other_classes * against"),
     Mutation("LSKD's student as it is", BASELINES + "lskd.py", "match(standardise(logits_BK),", "match(logits_BK,"),
-    Mutation("LSKD without the mean", BASELINES + "lskd.py", "(logits - logits.mean(-1, keepdim=True))", "logits"),
+    Mutation("LSKD's sd of K", BASELINES + "lskd.py", "logits.std(-1, keepdim=True)", "logits.std(-1, keepdim=True, correction=0)"),
     Mutation("EnD2's sign", BASELINES + "end2.py", "loss = -log_density", "loss = log_density"),
     Mutation("EnD2 stays warm", BASELINES + "end2.py", "2 - 3 * self.progress", "2 - 0 * self.progress"),
     Mutation("proxy entropy's sign", BASELINES + "proxy_end2.py", "likelihood_B + entropy", "likelihood_B - entropy"),
