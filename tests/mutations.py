@@ -108,7 +108,7 @@ MUTATIONS = [
              "+ ((alpha - 1) * alpha.digamma())"),
     Mutation("noise not clipped", BASELINES + "gaussian.py", ".clamp(0, 1)", ""),
     Mutation("ODS always of teacher 0", BASELINES + "ods.py", "teachers.member(m)", "teachers.member(0 * m)"),
-    Mutation("ODS's w from 0", BASELINES + "ods.py", "p_BK.dtype) - 1", "p_BK.dtype)"),
+    Mutation("ODS at T = 1", BASELINES + "ods.py", "(images), self.temperature)", "(images), 1.0)"),
     Mutation("ConfODS without confidence", BASELINES + "ods.py", "p_BK.amax(1)[", "p_BK.sum(1)["),
     Mutation("labels of moved images", BASELINES + "moved.py", "label_loss(clean,", "label_loss(moved,"),
     Mutation("a soup of one", BASELINES + "soup.py", "for other in others)])", "for other in [])])"),
