@@ -28,8 +28,12 @@ def method_defaults(name: str) -> dict[str, Any]:
 
 
 def build_method(config: dict[str, Any]) -> Method:
-    """The Method of a run's configuration. Raises ConfigError where an option makes no sense."""
-    name, cls = config["method"]["name"], methods.load(config["method"]["name"])
+    """The Method of a run's configuration. Raises ConfigError where there is none, or an option makes no sense."""
+    name = config["method"]["name"]
+    try:
+        cls = methods.load(name)
+    except KeyError:
+        raise ConfigError(f"there is no method {name!r} here: what package brought it?") from None
     options = {key: value for key, value in config["method"].items() if key != "name"}
     if unknown := options.keys() - {f.name for f in fields(cls)}:
         raise ConfigError(f"method={name} knows no option {', '.join(sorted(unknown))}")
