@@ -21,7 +21,7 @@ from harness.evaluation.evaluation import Evaluation, judge_all, without_infinit
 from harness.evaluation.predictions import check_predictions, labels_of
 from harness.run.bank import Bank, await_teacher
 from harness.run.checkpoint import Checkpoints
-from harness.run.crew import Crew, start_crew
+from harness.run.crew import LOG, Crew, start_crew
 from harness.run.data import changed, check_unwritten, compare_data, load_images
 from harness.run.device_errors import explained, giving_back
 from harness.run.folder import check_folders, finished, has_leftovers, make_writable, read_or_set_aside, tidy
@@ -92,8 +92,8 @@ def execute(
 
 def clean_up(directory: Path) -> None:
     """Remove what a run keeps until it has a record."""
-    for name in (CHECKPOINT, TRAINED, PROGRESS):
-        (directory / name).unlink(missing_ok=True)
+    for path in (*(directory / name for name in (CHECKPOINT, TRAINED, PROGRESS)), *directory.glob(LOG.format("*"))):
+        path.unlink(missing_ok=True)
     forget_before(directory)
 
 

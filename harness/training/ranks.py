@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 from collections.abc import Sequence
 from datetime import timedelta
 from inspect import signature
@@ -20,12 +19,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.runtime import patience
 from harness.training import batch_norm
 
 # Buffers are the same on all ranks: batch norms see to it. By torch's version.
 KEEP_BUFFERS = "forward_sync_buffers"
 KEEP_BUFFERS = KEEP_BUFFERS if KEEP_BUFFERS in signature(DistributedDataParallel).parameters else "broadcast_buffers"
-TIMEOUT_S = float(os.environ.get("HARNESS_RANKS_TIMEOUT_S", 600))  # how long a rank waits for the others in a step
 
 
 class Ranks:
@@ -144,7 +143,8 @@ class Replica(DistributedDataParallel):
 def join(store: dist.Store, rank: int, count: int, device: torch.device) -> Group:
     """Make this process a rank. Raises RuntimeError where the others do not come."""
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(seconds=TIMEOUT_S))
+    timeout = timedelta(seconds=patience.of_ranks())
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     return Group()
 
 

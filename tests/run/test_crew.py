@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import resource
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +28,7 @@ from harness.run.run import execute
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted
 from harness.store.identity import run_directory
-from harness.training import ranks
-from tests.heads import Head, one, wait_for
+from tests.heads import PATIENCE_S, Head, one, wait_for
 from tests.running import configure, run
 
 pytestmark = pytest.mark.slow
@@ -72,12 +76,12 @@ def test_a_run_on_two_is_the_run_on_one(alone: Path, tmp_path: Path) -> None:
         assert apart(mine, other) < 1e-3  # in single precision, from step to step
         assert [record(place)["provenance"]["devices"] for place in (mine, other)] == [1, 2]
     assert one(alone, "*-combined-*").name == one(tmp_path, "*-combined-*").name
-    assert not list(tmp_path.rglob("checkpoint.pt"))
+    assert not [*tmp_path.rglob("checkpoint.pt"), *tmp_path.rglob("rank*.log")]
 
 
 def followers(head: Head) -> list[int]:
     children = Path(f"/proc/{head.process.pid}/task/{head.process.pid}/children").read_text().split()
-    return [pid for pid in map(int, children) if b"harness.run.crew" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in map(int, children) if b"harness.run.follower" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def at_work(head: Head, epoch: int) -> Path:
@@ -121,6 +125,37 @@ def test_all_end_together_and_the_same_command_goes_on(
     assert apart(place, one(alone, "*-combined-*")) < 1e-3
 
 
+@contextlib.contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """As on a disk that is nearly full: this process can write no more than so many bytes to a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_ranks_that_wait_for_one_that_failed_end_with_it(tmp_path: Path) -> None:
+    """Also where rank 0 did not start them, as on SLURM, and cannot kill them: they are told."""
+    config, store = configure(tmp_path, "supervised"), open_store("127.0.0.1", 2)
+    command = [sys.executable, "-m", "harness.run.follower", "127.0.0.1", str(store.port), "1", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as follower:
+        with files_no_larger_than(50_000), pytest.raises(OSError, match="File too large"), Crew(2, store) as crew:
+            execute(config, Console(), crew=crew)
+        _, said = follower.communicate(timeout=PATIENCE_S)
+    assert (follower.returncode, said) == (1, "rank 1 lost rank 0, and ends\n")
+    assert record(run_directory(config))["error"]["message"].endswith("File too large")
+
+
+@pytest.mark.parametrize("given", ["soon", "nan", "0", "1e300"])
+def test_a_patience_that_is_none_is_refused(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_RANKS_TIMEOUT_S", given)
+    with pytest.raises(ConfigError, match=f"HARNESS_RANKS_TIMEOUT_S={given} is no number of seconds"):
+        configure(tmp_path, devices=2)
+    configure(tmp_path, devices=1)
+
+
 def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train\.batch_size=50 does not divide among 4 devices"):
         configure(tmp_path, devices=4)
@@ -148,7 +183,7 @@ def test_a_run_of_so_many_tasks_is_verified_on_as_many_devices(
 
 
 def test_a_rank_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "TIMEOUT_S", 0.3)
+    monkeypatch.setenv("HARNESS_RANKS_TIMEOUT_S", "0.3")
     crew = Crew(2, open_store("127.0.0.1", 2))
     with pytest.raises(RankLost, match="rank 1 is silent"):
         crew.call({}, torch.device("cpu"), lambda: False)
