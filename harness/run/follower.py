@@ -16,15 +16,18 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from harness.evaluation.evaluation import Evaluation
 from harness.run.bank import Bank
 from harness.run.crew import BEAT_S, CONNECT_S, FAILED, is_anothers
 from harness.run.data import load_images
 from harness.run.learner import Learner
+from harness.run.network import read_network
 from harness.runtime import patience
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted, Stop, StopRequest
@@ -66,19 +69,25 @@ def follow(store: dist.TCPStore, rank: int, count: int, local: int, stop: Stop) 
         device = choose_device(config["device"], local)
         arithmetic.prepare(config["deterministic"])
         with threads.use(max(1, threads.choose(config) // task["beside"])):
-            bank, learner = prepare(task, device, count, console)
+            bank, learner, evaluation = prepare(task, device, count, console)
             store.set(f"ready/{heard}/{rank}", "")
             if not receive(store, heard + 1):
                 break
             group = group or ranks.join(store, rank, count, device)
             heard += 2
+            if task["trained"]:
+                network = read_network(Path(task["trained"]), config["model"], learner.data).to(device)
+                evaluation.try_elsewhere(network, bank, group)
+                continue
             with contextlib.suppress(Interrupted, Diverged):  # rank 0 knows, too
                 # Until the steps, which all leave together, it is for rank 0 to stop.
                 learner.learn_from(bank, console, functools.partial(store.check, [f"said/{heard}"]), rank)
-                work(learner, group, stop)
+                work(learner, evaluation, bank, group, stop)
 
 
-def prepare(task: dict[str, Any], device: torch.device, count: int, console: Console) -> tuple[Bank, Learner]:
+def prepare(
+    task: dict[str, Any], device: torch.device, count: int, console: Console
+) -> tuple[Bank, Learner, Evaluation]:
     """What a task is about, once it is known to be the same as where rank 0 is."""
     config = task["config"]
     data, fingerprint = load_images(config["data"], device, console)
@@ -87,16 +96,17 @@ def prepare(task: dict[str, Any], device: torch.device, count: int, console: Con
     bank = Bank(config, data, fingerprint, device)
     if bank.weights() != task["taught"]:
         raise RuntimeError(f"the teachers are others on {socket.gethostname()} than where rank 0 is")
-    return bank, Learner(config, data, device, count)
+    return bank, Learner(config, data, device, count), Evaluation(config, task["wanted"], data, console)
 
 
-def work(learner: Learner, group: Ranks, stop: Stop) -> None:
+def work(learner: Learner, evaluation: Evaluation, bank: Bank, group: Ranks, stop: Stop) -> None:
     trainer, training = learner.begin(group, stop=stop)
     if state := group.copy(None):
         training.restore(state)
     learner.train(trainer, training)
     with compilation.uncompiled(learner.config["train"]["compile"]):
-        learner.answer(trainer, training)
+        network, _ = learner.answer(trainer, training)
+        learner.examine(evaluation, trainer, training, network, bank)
 
 
 def connect(host: str, port: int, count: int) -> dist.TCPStore:

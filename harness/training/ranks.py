@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness.runtime import patience
 from harness.training import batch_norm
+
+Item, Found = TypeVar("Item"), TypeVar("Found")
 
 # Buffers are the same on all ranks: batch norms see to it. By torch's version.
 KEEP_BUFFERS = "forward_sync_buffers"
@@ -57,6 +59,10 @@ class Ranks:
     def sum(self, values: Tensor) -> Tensor:
         """The sum over ranks of values that each has its own of."""
         return values
+
+    def each(self, work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+        """What work makes of every item, done by one rank as one device would, and known to all: nothing of a device."""
+        return [work(item) for item in items]
 
     def copy(self, value: Any) -> Any:
         """What rank 0 has, for all."""
@@ -112,6 +118,11 @@ class Group(Ranks):
         values = values.clone()
         dist.all_reduce(values)
         return values
+
+    def each(self, work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+        found: list[list[Found]] = [[]] * self.count
+        dist.all_gather_object(found, [work(items[k]) for k in range(self.rank, len(items), self.count)])
+        return [found[k % self.count][k // self.count] for k in range(len(items))]
 
     def copy(self, value: Any) -> Any:
         values = [value]

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def test_a_run_on_two_is_the_run_on_one(alone: Path, tmp_path: Path) -> None:
         assert [record(place)["provenance"]["devices"] for place in (mine, other)] == [1, 2]
     assert one(alone, "*-combined-*").name == one(tmp_path, "*-combined-*").name
     assert not [*tmp_path.rglob("checkpoint.pt"), *tmp_path.rglob("rank*.log")]
+
+
+def test_two_evaluate_what_was_trained_before_as_one_does(alone: Path, tmp_path: Path) -> None:
+    found = []
+    for devices in (1, 2):
+        runs = tmp_path / str(devices)
+        shutil.copytree(alone, runs, ignore=shutil.ignore_patterns(".head*"))
+        head = Head(*MANY, f"devices={devices}", "evaluate.shift=true", runs=runs)
+        assert head.ends() == 0, head.said
+        found.append(record(one(runs, "*-combined-*"))["shift"])
+        assert "only evaluated" in (one(runs, "*-combined-*") / "run.log").read_text()
+    assert found[0] == found[1] is not None
 
 
 def followers(head: Head) -> list[int]:
