@@ -30,6 +30,7 @@ from harness.training.ranks import ALONE, Ranks
 
 BEAT_S = 1.0  # between two signs of life
 CONNECT_S = 30.0  # within which a store answers for the first time
+LEAVE_S, TASKS_LEAVE_S = 3.0, 10.0  # that rank 0 waits for the others at its end
 FAILED = "failed"  # said in the store by a rank 0 that has
 LOG = "rank{}.log"  # output of a process that was started here, in the run's directory
 ANOTHERS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|time(d )?out|TCPStore", re.IGNORECASE)
@@ -152,12 +153,13 @@ class Crew:
                 process.kill()
         else:
             self.say(None)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + (LEAVE_S if self.processes else TASKS_LEAVE_S)
         for process in self.processes:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            except subprocess.TimeoutExpired:  # it has nothing to save, and may read data for long
                 process.kill()
+                process.wait()
         # Tasks of a job: the store is theirs until they have left.
         while not self.processes and not failed and time.monotonic() < deadline:
             if all(self.store.check([f"left/{rank}"]) for rank in range(1, self.count)):
