@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,17 +107,21 @@ def at_work(head: Head, epoch: int) -> Path:
     return place
 
 
-@pytest.mark.parametrize("which", ["0", "1", "stop", "still"])
+@pytest.mark.parametrize("which", ["0", "1", "stop", "hurry", "still"])
 def test_all_end_together_and_the_same_command_goes_on(
     which: str, taught: tuple[str, ...], alone: Path, tmp_path: Path
 ) -> None:
-    """Whoever is killed, asked to stop, or stands still; with another number of devices, too."""
+    """Whoever is killed, asked to stop (once, or twice), or stands still; with another number of devices, too."""
     environment = os.environ | {"HARNESS_RANKS_TIMEOUT_S": "10"}
     head = Head(*taught, "train.epochs=6", runs=tmp_path, environment=environment)
     place = at_work(head, 2)
     (follower,) = followers(head)
     if which == "stop":
         head.send(signal.SIGTERM)
+    elif which == "hurry":
+        for _ in range(2):
+            head.send(signal.SIGINT)
+            time.sleep(0.05)  # two signals that wait are one
     else:
         numbers = {
             "0": (head.process.pid, signal.SIGKILL),
@@ -125,7 +130,7 @@ def test_all_end_together_and_the_same_command_goes_on(
         }
         os.kill(*numbers[which])
     status = head.ends()
-    assert status == {"0": -signal.SIGKILL, "stop": 130}.get(which, 1), head.said
+    assert status == {"0": -signal.SIGKILL, "stop": 130, "hurry": 130}.get(which, 1), head.said
     if which in ("1", "still"):
         error = record(place)["error"]
         assert error["type"] == "RankLost", error
@@ -186,7 +191,7 @@ def test_a_run_of_so_many_tasks_is_verified_on_as_many_devices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its configuration does not say how many: the tasks of its job did."""
-    config = configure(tmp_path, "supervised")
+    config = configure(tmp_path, "supervised", train__precision="bfloat16")
     with start_crew(2, tmp_path) as crew:
         execute(config, Console(), crew=crew)
     place = run_directory(config)
