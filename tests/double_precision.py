@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 import methods
 from harness import streams
@@ -36,19 +36,34 @@ def digits() -> Dataset:
     return load(asdict(DATA["digits"]))
 
 
-def network(seed: int | str, data: Dataset) -> torch.nn.Module:
-    return networks.build(
-        "preresnet_tiny", data.classes, data.mean, data.sd, streams.generator(seed, "init"), data.size
-    ).double()
+def network(seed: int | str, data: Dataset, normed: bool = True) -> nn.Module:
+    stream = streams.generator(seed, "init")
+    found = networks.build("preresnet_tiny", data.classes, data.mean, data.sd, stream, data.size).double()
+    return found if normed else norm_alone(found)
+
+
+def norm_alone(network: nn.Module) -> nn.Module:
+    """The network with norms that see one image at a time, in place."""
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.GroupNorm(1, child.num_features).double())
+    return network
 
 
 def train(
-    group: ranks.Ranks, data: Dataset, method: str, changed: bool, stopped: bool, recipe: dict[str, Any]
+    group: ranks.Ranks,
+    data: Dataset,
+    method: str,
+    changed: bool,
+    stopped: bool,
+    normed: bool,
+    recipe: dict[str, Any],
 ) -> dict[str, Tensor]:
     """The losses and accuracies of every epoch, and all of the student, the average and the chosen checkpoint's network."""
     cls = methods.load(method)
     count = MEMBERS if cls.teachers is None else cls.teachers
-    teachers = Teachers([network(f"teacher/0/{m}", data) for m in range(count)])
+    teachers = Teachers([network(f"teacher/0/{m}", data, normed) for m in range(count)])
     size = tuple(data.train.images.shape[-2:])
     changes = [RandAugment(2, 9, size, CPU), CutOut(4, size, torch.tensor(data.mean))] if changed else []
     found: list[list[float]] = []
@@ -60,13 +75,13 @@ def train(
     own = trainer.Trainer(
         cls(), data, teachers, options, padding=1, flip=True, seed=0, changes=changes, report=report, ranks=group
     )
-    training, steps = own.start(network(0, data)), itertools.count()
+    training, steps = own.start(network(0, data, normed)), itertools.count()
     own.stop = lambda: stopped and next(steps) == STOP
     try:
         own.run(training)
     except Interrupted:
         state = group.copy(training.state())
-        training = own.start(network(0, data))
+        training = own.start(network(0, data, normed))
         training.restore(state)
         own.run(training)
     parts = {"student": training.student, "judged": training.judged, "deployed": own.deploy(training.judged)}
@@ -110,11 +125,13 @@ def together(target: Callable[..., None], count: int, *arguments: Any) -> None:
         raise RuntimeError(f"exit statuses {[process.exitcode for process in processes]}")
 
 
-def trial(method: str, changed: bool = False, stopped: bool = False, **recipe: Any) -> dict[str, Any]:
+def trial(
+    method: str, changed: bool = False, stopped: bool = False, normed: bool = True, **recipe: Any
+) -> dict[str, Any]:
     """A training's method, whether its images are changed beyond crops, whether it is stopped within an epoch and goes on,
-    and its recipe.
+    whether its networks have batch norms, and its recipe.
     """
-    return {"method": method, "changed": changed, "stopped": stopped, "recipe": recipe}
+    return {"method": method, "changed": changed, "stopped": stopped, "normed": normed, "recipe": recipe}
 
 
 BASELINES = ("supervised", "soup", "hydra", "batch_ensemble")  # whose students are none of the variants'

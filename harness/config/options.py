@@ -50,7 +50,7 @@ class Train:
     lr_batch_size: int | None = None  # the batch size that lr is meant for: lr grows with batch_size; None: it does not
     schedule: str = "cosine"  # after the warm-up: cosine, linear (both to 0), step (a tenth at 50 and 75 %), constant
     steps_per_epoch: int | None = None  # at most; None: every image once
-    accumulate: int = 1  # a batch goes through the networks in so many equal parts
+    accumulate: int = 1  # a batch goes through the networks in so many equal parts; batch norm sees one at a time
     optimiser: str = "sgd"  # or adamw
     momentum: float = 0.9  # of adamw: the first beta
     nesterov: bool = True

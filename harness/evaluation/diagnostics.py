@@ -29,6 +29,7 @@ from harness.evaluation import metrics
 from harness.training.data import Dataset, Split
 from harness.training.data.augmentation import to_unit
 from harness.training.inference import batch_for, reestimate_batch_norm
+from harness.training.ranks import ALONE, Ranks
 from methods.diversify import ascend, disagreement, draw_pair
 from methods.latent_be import LatentBE
 from methods.method import Teachers
@@ -41,9 +42,16 @@ Network = Callable[[Tensor], Tensor]
 
 
 def diagnose(
-    student: nn.Module, deployed: nn.Module, teachers: Teachers, data: Dataset, generator: torch.Generator
+    student: nn.Module,
+    deployed: nn.Module,
+    teachers: Teachers,
+    data: Dataset,
+    generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Everything but `dee`, of the trained student, its deployed network and the whole teacher set."""
+    """Everything but `dee`, of the trained student, its deployed network and the whole teacher set. Of several ranks, which
+    must all ask, each asks some of the networks about some of the images.
+    """
     train, test = first(data.train), first(data.test)
     inputs = {"train": to_unit(train.images), "test": to_unit(test.images)}
     labels = {"train": train.labels, "test": test.labels, "perturbed": train.labels}
@@ -51,10 +59,10 @@ def diagnose(
         inputs["perturbed"] = perturb(inputs["train"], teachers, generator)
     members = list_members(student)
     return {
-        "teachers": diversity(teachers.networks, inputs, labels) if len(teachers) > 1 else None,
-        "members": diversity(members, inputs, labels) if members else None,
-        "fidelity": fidelity(deployed, teachers, inputs["test"]) if len(teachers) else None,
-        "barriers": barriers(student, train, test) if members else None,
+        "teachers": diversity(teachers.networks, inputs, labels, ranks) if len(teachers) > 1 else None,
+        "members": diversity(members, inputs, labels, ranks) if members else None,
+        "fidelity": fidelity(deployed, teachers, inputs["test"], ranks) if len(teachers) else None,
+        "barriers": barriers(student, train, test, ranks) if members else None,
     }
 
 
@@ -78,20 +86,20 @@ def perturb(images: Tensor, teachers: Teachers, generator: torch.Generator) -> T
 
 
 @torch.no_grad()
-def logits_of(networks: Sequence[Network], images: Tensor) -> NDArray[np.float64]:
+def logits_of(networks: Sequence[Network], images: Tensor, ranks: Ranks = ALONE) -> NDArray[np.float64]:
     """[M, N, K] of images [N, C, H, W] in [0, 1]."""
-    batches = images.split(batch_for(images))
-    found = [torch.cat([network(batch) for batch in batches]) for network in networks]
-    return torch.stack(found).double().cpu().numpy()
+    pairs = list(itertools.product(networks, images.split(batch_for(images))))
+    found = ranks.each(lambda pair: pair[0](pair[1]).double().cpu().numpy(), pairs)
+    return np.concatenate(found).reshape(len(networks), len(images), -1)
 
 
 def diversity(
-    networks: Sequence[Network], inputs: dict[str, Tensor], labels: dict[str, Tensor]
+    networks: Sequence[Network], inputs: dict[str, Tensor], labels: dict[str, Tensor], ranks: Ranks
 ) -> dict[str, dict[str, float]]:
     """How much networks differ, by kind of input."""
     found = {}
     for kind, images in inputs.items():
-        logits = logits_of(networks, images)
+        logits = logits_of(networks, images, ranks)
         found[kind] = {
             "pairwise_kl": metrics.pairwise_kl(logits),
             "disagreement": 1 - metrics.pairwise_agreement(logits),
@@ -100,10 +108,10 @@ def diversity(
     return found
 
 
-def fidelity(deployed: Network, teachers: Teachers, images: Tensor) -> dict[str, float]:
+def fidelity(deployed: Network, teachers: Teachers, images: Tensor, ranks: Ranks) -> dict[str, float]:
     """Agreement of the top classes, and KL(ensemble || student)."""
-    ensemble = metrics.average(logits_of(teachers.networks, images))
-    (student,) = logits_of([deployed], images)
+    ensemble = metrics.average(logits_of(teachers.networks, images, ranks))
+    (student,) = logits_of([deployed], images, ranks)
     return {
         "agreement": metrics.pairwise_agreement([ensemble, student]),
         "kl": metrics.kl(ensemble, student),
@@ -113,7 +121,7 @@ def fidelity(deployed: Network, teachers: Teachers, images: Tensor) -> dict[str,
 # Loss barriers -----------------------------------------------------------------------------------------
 
 
-def barriers(student: LatentBE, train: Split, test: Split) -> dict[str, dict[str, Any]]:
+def barriers(student: LatentBE, train: Split, test: Split, ranks: Ranks) -> dict[str, dict[str, Any]]:
     """Test loss on the line between each two members' weights, and the largest rise above the line of losses.
 
     `_bn`: with batch-norm statistics re-estimated on train inputs at every point, not the shared ones.
@@ -122,14 +130,17 @@ def barriers(student: LatentBE, train: Split, test: Split) -> dict[str, dict[str
     states = [copy.deepcopy(member.state_dict()) for member in members]
     network = members[0]  # every point is measured in this one
 
-    def losses_at(i: int, j: int, t: float) -> tuple[float, float]:
+    def losses_at(point: tuple[int, int, float]) -> tuple[float, float]:
+        i, j, t = point
         network.load_state_dict(interpolate(states[i], states[j], t))
         return losses(network, train, test)
 
-    ends = [losses_at(m, m, 0.0) for m in range(len(states))]
+    lines = list(itertools.combinations(range(len(states)), 2))
+    points = [(m, m, 0.0) for m in range(len(states))] + [(i, j, t) for i, j in lines for t in POSITIONS[1:-1]]
+    at = dict(zip(points, ranks.each(losses_at, points), strict=True))
     found = {}
-    for i, j in itertools.combinations(range(len(states)), 2):
-        path = [ends[i], *(losses_at(i, j, t) for t in POSITIONS[1:-1]), ends[j]]
+    for i, j in lines:
+        path = [at[i, i, 0.0], *(at[i, j, t] for t in POSITIONS[1:-1]), at[j, j, 0.0]]
         loss, loss_bn = (list(values) for values in zip(*path, strict=True))
         found[f"{i}-{j}"] = {
             **{"t": list(POSITIONS), "loss": loss, "loss_bn": loss_bn},

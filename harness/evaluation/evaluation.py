@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from harness.store.findings import Findings
 from harness.store.identity import bank_folder
 from harness.store.predictions import Arrays
 from harness.training.data import Dataset, load
+from harness.training.ranks import ALONE, Ranks
 from methods.method import Teachers
 
 Metrics = dict[str, dict[str, float]]  # by split
@@ -25,6 +27,8 @@ Metrics = dict[str, dict[str, float]]  # by split
 
 class TeacherSet(Protocol):
     """The finished teachers of a run, in member order; none where its method learns from none."""
+
+    names: list[str]
 
     def like_student(self) -> bool:
         """Whether all of them have the student's network."""
@@ -55,29 +59,35 @@ class Evaluation:
         self.others = {name: load({**asdict(data_options(name)), **where}, console) for name in wanted["ood"] or ()}
 
     def diagnose(
-        self, student: nn.Module, network: nn.Module, teachers: TeacherSet, nll_ts: float, labels: Arrays
+        self, student: nn.Module, network: nn.Module, teachers: TeacherSet, ranks: Ranks = ALONE
     ) -> dict[str, Any] | None:
-        """The record's `diagnostics`; the whole teacher set takes part, however many the method learned from."""
+        """The record's `diagnostics`, but for `dee`; the whole teacher set takes part, however many the method learned from.
+        Ranks must all ask.
+        """
         if not self.diagnostics:
             return None
         members = Teachers(teachers.networks())
         stream = streams.generator(self.config["seed"], "perturbation", -1)  # no training step has this number
-        found = diagnostics.diagnose(student, network, members, self.data, stream)
-        found |= {"dee": None, "dee_cap": len(members)}
-        if len(members) and teachers.like_student():
-            ladder = diagnostics.ensemble_ladder(teachers.logits(), labels)
-            found["dee"] = diagnostics.deep_ensemble_equivalent(nll_ts, ladder)
-        return found
+        found = diagnostics.diagnose(student, network, members, self.data, stream, ranks)
+        return found | {"dee": None, "dee_cap": len(members)}
 
-    def try_elsewhere(self, network: nn.Module, teachers: TeacherSet) -> dict[str, Any]:
-        """The record's `shift` and `ood`, None where that is not asked."""
+    def worth(self, nll_ts: float, teachers: TeacherSet, labels: Arrays) -> float | None:
+        """`dee` of the record's diagnostics."""
+        if not teachers.names or not teachers.like_student():
+            return None
+        ladder = diagnostics.ensemble_ladder(teachers.logits(), labels)
+        return diagnostics.deep_ensemble_equivalent(nll_ts, ladder)
+
+    def try_elsewhere(self, network: nn.Module, teachers: TeacherSet, ranks: Ranks = ALONE) -> dict[str, Any]:
+        """The record's `shift` and `ood`, None where that is not asked. Ranks must all ask."""
         found: dict[str, Any] = {"shift": None, "ood": None}
         if self.shift or self.others:
-            members, remember = Teachers(teachers.networks()), teachers.findings()
+            members = Teachers(teachers.networks())
+            remember = partial(teachers.findings(), agree=ranks.copy, keeps=ranks.rank == 0)
             if self.shift:
-                found["shift"] = shift.evaluate(self.shift, network, members, remember)
+                found["shift"] = shift.evaluate(self.shift, network, members, remember, ranks)
             if self.others:
-                found["ood"] = ood.evaluate(self.others, self.data, network, members, remember)
+                found["ood"] = ood.evaluate(self.others, self.data, network, members, remember, ranks)
         return found
 
 

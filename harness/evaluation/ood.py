@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from harness.evaluation import metrics
 from harness.evaluation.shift import Logits, predict_student, predict_teachers
-from harness.store.findings import Findings
+from harness.store.findings import Remember
 from harness.training.data import Dataset, Split
+from harness.training.ranks import ALONE, Ranks
 from methods.method import Teachers
 
 TPR = 0.95
@@ -65,16 +66,21 @@ def scores(logits: ArrayLike) -> dict[str, NDArray[np.float64]]:
 
 
 def evaluate(
-    others: dict[str, Dataset], data: Dataset, student: nn.Module, teachers: Teachers, remember: Findings
+    others: dict[str, Dataset],
+    data: Dataset,
+    student: nn.Module,
+    teachers: Teachers,
+    remember: Remember,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """The record's `ood`, against the test splits of other data sets by name; see `shift.evaluate` on teachers."""
     found: dict[str, Any] = {}
     for name, other in others.items():
         images = adapt(other.test.images, data.test.images.shape[1], data.size).to(data.test.images.device)
         unknown = Split(images, other.test.labels)
-        found[name] = compare(partial(predict_student, student), data.test, unknown)
+        found[name] = compare(partial(predict_student, student, ranks=ranks), data.test, unknown)
         if len(teachers):
-            judge = partial(compare, partial(predict_teachers, teachers), data.test, unknown)
+            judge = partial(compare, partial(predict_teachers, teachers, ranks=ranks), data.test, unknown)
             found[name] |= remember("ood", [name, other.fingerprint()], judge)
     return found
 

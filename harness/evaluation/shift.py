@@ -13,9 +13,10 @@ by severity; Tiny-ImageNet-C holds TYPE/SEVERITY/WNID/*.JPEG (Hendrycks and Diet
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -29,7 +30,7 @@ from harness.config import ConfigError
 from harness.evaluation import corruptions, metrics
 from harness.store import provenance
 from harness.store.arrays import KeptArray
-from harness.store.findings import Findings
+from harness.store.findings import Remember
 from harness.store.identity import in_path
 from harness.training.data import Split
 from harness.training.data.archives import root_folder
@@ -39,6 +40,7 @@ from harness.training.data.listing import LeftOut, list_images
 from harness.training.data.tiny_imagenet import FOLDER, SIZE, read_lines
 from harness.training.device import device_kind
 from harness.training.inference import predict
+from harness.training.ranks import ALONE, Ranks
 from methods.method import Teachers
 
 ARRAYS = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
@@ -49,11 +51,11 @@ SEVERITIES = corruptions.SEVERITIES
 LIMIT_BYTES = 8 << 30  # of a suite that is kept: that of Tiny-ImageNet is 6 GB
 
 Logits = dict[str, np.ndarray]  # by who gave them
-Corrupted = Iterator[tuple[str, int, Split]]
 
 
 class Shift:
-    """Corrupted versions of one test split. Raises ConfigError for official files that are not what they should be.
+    """Corrupted versions of one test split, a sequence. Raises ConfigError for official files that are not what they
+    should be.
 
     bank: the folder where the built-in suite's images are kept, for all students of the test split; `say` tells the user
     where that fails.
@@ -65,44 +67,43 @@ class Shift:
         folder = {**ARRAYS, **TREES}.get(self.name)
         self.folder = root / folder if folder and (root / folder).is_dir() else None
         self.source = "official" if self.folder else "builtin"
+        self.types = [kind.__name__ for kind in corruptions.STRENGTHS]
         if self.folder:
             self.types = check_arrays(self.folder, test) if self.name in ARRAYS else check_tree(self.folder)
             self.root = root
 
-    def __iter__(self) -> Corrupted:
-        device = self.test.images.device
-        if self.folder is None:
-            for (kind, severity), images in zip(corruptions.suite(), self.suite(), strict=True):
-                yield kind.__name__, severity, Split(images.to(device), self.test.labels)
-            return
-        read = self.read_array if self.name in ARRAYS else self.read_tree
-        for kind in self.types:
-            for severity in SEVERITIES:
-                yield kind, severity, read(kind, severity).to(device)
+    def __len__(self) -> int:
+        return len(self.types) * len(SEVERITIES)
 
-    def suite(self) -> Iterable[Tensor]:
-        """The images [N, C, H, W] uint8 of the built-in suite."""
-        return self.make() if self.kept is None else self.kept
+    def __getitem__(self, number: int) -> tuple[str, int, Split]:
+        """Type, severity and images of one version."""
+        kind, severity = list(itertools.product(self.types, SEVERITIES))[number]
+        if self.folder:
+            split = (self.read_array if self.name in ARRAYS else self.read_tree)(kind, severity)
+        else:
+            split = Split(self.make(number) if self.kept is None else self.kept[number], self.test.labels)
+        return kind, severity, split.to(self.test.images.device)
 
-    def make(self) -> Iterator[Tensor]:
-        return (corruptions.corrupt(self.test.images, *each, self.name) for each in corruptions.suite())
+    def make(self, number: int) -> Tensor:
+        """The images [N, C, H, W] uint8 of one version of the built-in suite."""
+        return corruptions.corrupt(self.test.images, *list(corruptions.suite())[number], self.name)
 
     @functools.cached_property
     def kept(self) -> Tensor | None:
         """The whole suite, from the bank; None where it is too large to be kept."""
-        images, count = self.test.images, len(list(corruptions.suite()))
-        if isinstance(images, FileImages) or count * images.nbytes > LIMIT_BYTES:
+        images = self.test.images
+        if isinstance(images, FileImages) or len(self) * images.nbytes > LIMIT_BYTES:
             return None
         about = [self.name, sha256(images.cpu().numpy().tobytes()).hexdigest(), device_kind(images.device)]
         key = sha256(json.dumps(about).encode()).hexdigest()[:12]
         origin = [provenance.code(), *about]  # of other code they are made anew, in the same place
 
         def fill(found: np.ndarray) -> None:
-            for place, corrupted in zip(found, self.make(), strict=True):
-                place[:] = corrupted.cpu().numpy()
+            for number, place in enumerate(found):
+                place[:] = self.make(number).cpu().numpy()
 
         path = self.bank / "corrupted" / f"{in_path(self.name)}-{key}.npy"
-        array = KeptArray(path, "corrupted test images", (count, *images.shape), np.uint8, origin, fill, self.say)
+        array = KeptArray(path, "corrupted test images", (len(self), *images.shape), np.uint8, origin, fill, self.say)
         return torch.from_numpy(np.asarray(array.get()))
 
     def counts(self, kind: str) -> bool:
@@ -176,32 +177,39 @@ def check_tree(folder: Path) -> list[str]:
     return types
 
 
-def predict_student(student: nn.Module, split: Split) -> Logits:
+def predict_student(student: nn.Module, split: Split, ranks: Ranks = ALONE) -> Logits:
     """Logits [N, K] of the student."""
-    return {"student": predict(student, split).cpu().numpy()}
+    return {"student": predict(student, split, ranks=ranks).cpu().numpy()}
 
 
-def predict_teachers(teachers: Teachers, split: Split) -> Logits:
+def predict_teachers(teachers: Teachers, split: Split, ranks: Ranks = ALONE) -> Logits:
     """Logits [N, K] of teacher 0, and the log-probabilities of all together."""
-    members = np.stack([predict(network, split).cpu().numpy() for network in teachers.networks])
+    members = np.stack([predict(network, split, ranks=ranks).cpu().numpy() for network in teachers.networks])
     return {"teacher": members[0], "ensemble": metrics.average(members)}
 
 
-def evaluate(shift: Shift, student: nn.Module, teachers: Teachers, remember: Findings) -> dict[str, Any]:
+def evaluate(
+    shift: Shift, student: nn.Module, teachers: Teachers, remember: Remember, ranks: Ranks = ALONE
+) -> dict[str, Any]:
     """The record's `shift`; the teachers' part is computed for the first student only."""
-    found = {"source": shift.source, **measure(shift, partial(predict_student, student))}
+    found = {"source": shift.source, **measure(shift, partial(predict_student, student), ranks)}
     if len(teachers):
-        found |= remember("shift", shift.files(), lambda: measure(shift, partial(predict_teachers, teachers)))
+        found |= remember("shift", shift.files(), lambda: measure(shift, partial(predict_teachers, teachers), ranks))
     return found
 
 
-def measure(shift: Shift, predict_split: Callable[[Split], Logits]) -> dict[str, Any]:
-    """Means of the metrics, in all and by type, of whoever predicts."""
-    values: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
-    for kind, _, split in shift:
+def measure(shift: Shift, predict_split: Callable[[Split], Logits], ranks: Ranks = ALONE) -> dict[str, Any]:
+    """Means of the metrics, in all and by type, of whoever predicts; each rank sees some of the versions."""
+
+    def judge(number: int) -> tuple[str, dict[str, dict[str, float]]]:
+        kind, _, split = shift[number]
         labels = split.labels.cpu().numpy()
-        for who, logits in predict_split(split).items():
-            values[who][kind].append(metrics.evaluate(logits, labels, 1.0))
+        return kind, {who: metrics.evaluate(logits, labels, 1.0) for who, logits in predict_split(split).items()}
+
+    values: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
+    for kind, judged in ranks.each(judge, range(len(shift))):
+        for who, row in judged.items():
+            values[who][kind].append(row)
     found = {}
     for who, by_type in values.items():
         means = {kind: average(rows) for kind, rows in by_type.items()}

@@ -142,7 +142,7 @@ def main() -> int:
         return 0
     content = read_json(folder / ARRAY, Content)
     try:
-        run_job(content["packs"][int(task or 0)], **content["options"])
+        run_job(folder, content["packs"][int(task or 0)], **content["options"])
     except (RunFailed, TimeLimitReached) as error:
         print(f"{type(error).__name__}: {error}")
         return 1

@@ -37,8 +37,9 @@ class RunFailed(RuntimeError):
     """The run ended without a result; raised so that SLURM, too, says FAILED."""
 
 
-def run_job(paths: list[str], warning_s: float, max_timeouts: int) -> None:
-    """Execute, in a SLURM job, the run of a config.json, or several as processes beside each other.
+def run_job(folder: Path, paths: list[str], warning_s: float, max_timeouts: int) -> None:
+    """Execute, in a SLURM job of the array in that folder, the run of a config.json, or several as processes beside each
+    other.
 
     warning_s is how long before the job's end the warning comes. Raises RunFailed, TimeLimitReached, QueueUnreachable, or
     whatever went wrong in a single run.
@@ -46,10 +47,11 @@ def run_job(paths: list[str], warning_s: float, max_timeouts: int) -> None:
     files = [Path(path) for path in paths]
     with StopRequest() as stop:
         if tasks.number() > 0:
-            if tasks.follow(files[0].parent, stop):
+            # A task that was asked to stop ends well: srun could else end the first one, before SLURM requeues the job.
+            if not tasks.follow(folder, files[0].parent, stop) and not stop():
                 raise RunFailed(f"task {tasks.number()} lost the first one")
             return
-        interrupted = run_pack(files, stop) if len(files) > 1 else run_alone(files[0], stop)
+        interrupted = run_pack(files, stop) if len(files) > 1 else run_alone(folder, files[0], stop)
         if interrupted:
             give_way(interrupted, reason(stop.signal, warning_s), max_timeouts)
     records = [(file.parent.name, settled(file.parent)) for file in files]
@@ -58,10 +60,10 @@ def run_job(paths: list[str], warning_s: float, max_timeouts: int) -> None:
         raise RunFailed(f"{len(failed)} of {len(files)} runs failed: {', '.join(failed)}")
 
 
-def run_alone(file: Path, stop: StopRequest) -> list[Path]:
+def run_alone(folder: Path, file: Path, stop: StopRequest) -> list[Path]:
     """Execute a run in this process; returns it where it was interrupted."""
     try:
-        with tasks.lead(file.parent) as crew:
+        with tasks.lead(folder) as crew:
             attempt(file, stop, crew=crew)
     except Interrupted as error:
         print(error)

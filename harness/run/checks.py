@@ -10,6 +10,7 @@ from harness.config import ConfigError
 from harness.config.methods import build_method
 from harness.config.options import CHOICES, FOLDERS, VERIFY
 from harness.run.names import check_name
+from harness.runtime import patience
 from harness.store.identity import flatten
 
 
@@ -120,7 +121,14 @@ def validate_recipe(train: dict[str, Any], prefix: str) -> None:
 
 
 def validate_shares(config: dict[str, Any], devices: int) -> None:
-    """Raise ConfigError where the batches of a run, or of its teachers, have no equal shares for so many devices."""
+    """Raise ConfigError where the batches of a run, or of its teachers, have no equal shares for so many devices, or
+    these would not know how long to wait for each other.
+    """
+    if devices > 1:
+        try:
+            patience.of_ranks()
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     train = config["train"]
     for recipe, prefix in ((train, "train"), ({**train, **config["teachers"]["train"]}, "teachers.train")):
         size, parts = recipe["batch_size"], recipe["accumulate"]

@@ -1,24 +1,18 @@
-"""The other processes of a run on several devices: started here for this machine's, or tasks of the run's SLURM job.
+"""What rank 0 of a run on several devices knows of the others, its crew: processes started here, or tasks of the run's job.
 
-Rank 0 executes the run: claim, teachers, checkpoint, log and record are its alone. The others, its crew, wait to be told
-what to train, train it with it, step by step, and end when it ends. What becomes of one they say to each other in a store
-that rank 0 keeps.
-
-    python -m harness.run.crew HOST PORT RANK COUNT      one of them
+Rank 0 executes the run: claim, teachers, checkpoint, log and record are its alone. The others (follower.py) wait to be told
+what to do, do it with it, step by step, and end when it ends. What becomes of one they say to each other in a store that
+rank 0 keeps.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -29,19 +23,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from harness.run.bank import Bank
-from harness.run.data import load_images
-from harness.run.learner import Learner
-from harness.runtime.console import Console
-from harness.runtime.interruption import Interrupted, Stop, StopRequest
-from harness.training import arithmetic, compilation, ranks, threads
-from harness.training.device import choose_device
+from harness.runtime import patience
+from harness.runtime.interruption import Interrupted, Stop
+from harness.training import ranks
 from harness.training.ranks import ALONE, Ranks
-from harness.training.trainer import Diverged
-
-Config = dict[str, Any]
 
 BEAT_S = 1.0  # between two signs of life
+CONNECT_S = 30.0  # within which a store answers for the first time
+LEAVE_S, TASKS_LEAVE_S = 3.0, 10.0  # that rank 0 waits for the others at its end
+FAILED = "failed"  # said in the store by a rank 0 that has
+LOG = "rank{}.log"  # output of a process that was started here, in the run's directory
 ANOTHERS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|time(d )?out|TCPStore", re.IGNORECASE)
 
 
@@ -57,11 +48,32 @@ def is_anothers(error: Exception) -> bool:
 class Crew:
     """What rank 0 knows of its crew: none, where count is 1."""
 
-    def __init__(self, count: int, store: dist.TCPStore | None = None, processes: tuple[subprocess.Popen, ...] = ()):
-        self.count, self.store, self.processes = count, store, processes
+    def __init__(self, count: int, store: dist.TCPStore | None = None):
+        self.count, self.store = count, store
+        self.processes: list[subprocess.Popen] = []  # that were started here
+        self.logs: list[Path] = []  # theirs
         self.ranks: Ranks | None = ALONE if count == 1 else None
         self.said = 0  # a task, that it begins, the next task, ..., and at any time that there is no more
-        self.beside = 1 + len(processes)  # processes of this machine, which share its cores
+
+    def start(self, directory: Path) -> None:
+        """Start all of it as processes of this machine; their output goes to the run's directory."""
+        for rank in range(1, self.count):
+            self.logs.append(directory / LOG.format(rank))
+            numbers = map(str, (self.store.port, rank, self.count))
+            with self.logs[-1].open("wb") as output:
+                started = subprocess.Popen(
+                    [sys.executable, "-u", "-m", "harness.run.follower", "127.0.0.1", *numbers],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C is for rank 0
+                )
+            self.processes.append(started)
+
+    @property
+    def beside(self) -> int:
+        """Processes of the run on this machine that share its cores."""
+        return 1 + len(self.processes)
 
     def call(self, task: dict[str, Any], device: torch.device, stop: Stop) -> Ranks:
         """Have the crew train with this process. Raises RankLost, Interrupted."""
@@ -88,7 +100,7 @@ class Crew:
                 raise RankLost(dead[0])
             if (beat := self.beats().get(rank)) != last:
                 last, since = beat, time.monotonic()
-            if time.monotonic() - since > ranks.TIMEOUT_S:
+            if time.monotonic() - since > patience.of_ranks():
                 raise RankLost(f"{self.name(rank)} is silent; the same command goes on from the checkpoint")
             time.sleep(0.1)
 
@@ -100,7 +112,8 @@ class Crew:
                 found.append(f"{self.name(rank)}: {self.store.get(f'error/{rank}').decode()}")
             elif self.processes and (status := self.processes[rank - 1].poll()) is not None:
                 how = signal.Signals(-status).name if status < 0 else f"exit {status}"
-                found.append(f"{self.name(rank)} has ended ({how})")
+                log = self.logs[rank - 1]
+                found.append(f"{self.name(rank)} has ended ({how}{f', see {log}' if log.stat().st_size else ''})")
         return found
 
     def name(self, rank: int) -> str:
@@ -128,150 +141,44 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send the crew home, if there is one."""
+        """Send the crew home, if there is one. Where this process failed the others, which may wait for it in a step, end at
+        once.
+        """
         if self.store is None:
             return
-        if kind is not None:
-            ranks.leave()  # who waits for this process in a step waits no longer
-        self.say(None)
-        deadline = time.monotonic() + 10
+        failed = kind is not None and not issubclass(kind, Interrupted)
+        if failed:
+            self.store.set(FAILED, "")
+            for process in self.processes:
+                process.kill()
+        else:
+            self.say(None)
+        deadline = time.monotonic() + (LEAVE_S if self.processes else TASKS_LEAVE_S)
         for process in self.processes:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            except subprocess.TimeoutExpired:  # it has nothing to save, and may read data for long
                 process.kill()
-        # Tasks of a job: the store is theirs until they have left; but one that is lost never will.
-        while not self.processes and kind is not RankLost and time.monotonic() < deadline:
+                process.wait()
+        # Tasks of a job: the store is theirs until they have left.
+        while not self.processes and not failed and time.monotonic() < deadline:
             if all(self.store.check([f"left/{rank}"]) for rank in range(1, self.count)):
                 break
             time.sleep(0.1)
         ranks.leave()
+        for log in self.logs:
+            if log.exists() and not log.stat().st_size:
+                log.unlink()
 
 
 @contextlib.contextmanager
 def start_crew(count: int, directory: Path) -> Iterator[Crew]:
-    """A crew of processes of this machine, for a run in this process; their output goes to the run's directory."""
-    if count == 1:
-        yield Crew(1)
-        return
-    store = open_store("127.0.0.1", count)
-    processes = []
-    for rank in range(1, count):
-        with (directory / f"rank{rank}.log").open("wb") as output:
-            command = [
-                sys.executable,
-                "-u",
-                "-m",
-                "harness.run.crew",
-                "127.0.0.1",
-                *map(str, (store.port, rank, count)),
-            ]
-            processes.append(
-                subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C is for rank 0
-                )
-            )
-    with Crew(count, store, tuple(processes)) as crew:
+    """A crew of processes of this machine, for a run in this process."""
+    with Crew(count, open_store("127.0.0.1", count) if count > 1 else None) as crew:
+        crew.start(directory)
         yield crew
 
 
 def open_store(host: str, count: int) -> dist.TCPStore:
     """The store of rank 0, at a port that is free."""
-    return dist.TCPStore(host, 0, count, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
-
-
-def serve(host: str, port: int, rank: int, count: int, local: int, stop: Stop) -> int:
-    """Train with rank 0 whatever it says, as one of its crew, on the machine's GPU number `local`; returns the exit
-    status.
-    """
-    store = connect(host, port, count)
-    store.set(f"place/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
-    threading.Thread(target=beat, args=(host, port, rank, count), daemon=True).start()
-    try:
-        follow(store, rank, count, local, stop)
-        store.set(f"left/{rank}", "")
-    except Exception as error:
-        line = str(error).partition("\n")[0]
-        if is_anothers(error):
-            print(f"rank {rank} lost the others: {line}", file=sys.stderr)
-        else:
-            store.set(f"error/{rank}", f"{type(error).__name__}: {line}")
-            raise
-        return 1
-    return 0
-
-
-def follow(store: dist.TCPStore, rank: int, count: int, local: int, stop: Stop) -> None:
-    """Train and answer as rank 0 does, and write nothing, until it says that there is no more to do."""
-    group, console, heard = None, Console(), 0
-    while task := receive(store, heard):
-        config = task["config"]
-        device = choose_device(config["device"], local)
-        arithmetic.prepare(config["deterministic"])
-        with threads.use(max(1, threads.choose(config) // task["beside"])):
-            bank, learner = prepare(task, device, count, console)
-            store.set(f"ready/{heard}/{rank}", "")
-            if not receive(store, heard + 1):
-                break
-            group = group or ranks.join(store, rank, count, device)
-            heard += 2
-            with contextlib.suppress(Interrupted, Diverged):  # rank 0 knows, too
-                # Until the steps, which all leave together, it is for rank 0 to stop.
-                learner.learn_from(bank, console, functools.partial(store.check, [f"said/{heard}"]), rank)
-                work(learner, group, stop)
-
-
-def prepare(task: dict[str, Any], device: torch.device, count: int, console: Console) -> tuple[Bank, Learner]:
-    """What a task is about, once it is known to be the same as where rank 0 is."""
-    config = task["config"]
-    data, fingerprint = load_images(config["data"], device, console)
-    if fingerprint != task["fingerprint"]:
-        raise RuntimeError(f"the data are others on {socket.gethostname()} than where rank 0 is")
-    bank = Bank(config, data, fingerprint, device)
-    if bank.weights() != task["taught"]:
-        raise RuntimeError(f"the teachers are others on {socket.gethostname()} than where rank 0 is")
-    return bank, Learner(config, data, device, count)
-
-
-def work(learner: Learner, group: Ranks, stop: Stop) -> None:
-    trainer, training = learner.begin(group, stop=stop)
-    if state := group.copy(None):
-        training.restore(state)
-    learner.train(trainer, training)
-    with compilation.uncompiled(learner.config["train"]["compile"]):
-        learner.answer(trainer, training)
-
-
-def connect(host: str, port: int, count: int) -> dist.TCPStore:
-    return dist.TCPStore(host, port, count, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=30))
-
-
-def beat(host: str, port: int, rank: int, count: int) -> None:
-    """Say in the store that this process is alive, as long as it is and the store is there."""
-    store = connect(host, port, count)
-    with contextlib.suppress(dist.DistError):
-        while True:
-            store.set(f"beat/{rank}", str(time.monotonic()))
-            time.sleep(BEAT_S)
-
-
-def receive(store: dist.TCPStore, number: int) -> Any:
-    """What rank 0 says next, however long that takes; None: there is no more to do. Raises RuntimeError without rank 0."""
-    while not store.check([f"said/{number}"]):
-        time.sleep(0.1)
-    return json.loads(store.get(f"said/{number}"))
-
-
-def main() -> int:
-    host, *numbers = sys.argv[1:]
-    port, rank, count = map(int, numbers)
-    with StopRequest() as stop:
-        return serve(host, port, rank, count, rank, stop)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return dist.TCPStore(host, 0, count, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=CONNECT_S))

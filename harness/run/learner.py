@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from harness import streams
 from harness.config import ConfigError
 from harness.config.methods import build_method
+from harness.evaluation.evaluation import Evaluation
 from harness.evaluation.predictions import predict_splits
 from harness.run.bank import Bank
 from harness.run.checks import validate_shares
@@ -25,7 +27,7 @@ from harness.training.data.changes import image_changes
 from harness.training.fit import check_fit, check_parts
 from harness.training.ranks import ALONE, Ranks
 from harness.training.state import Training
-from harness.training.trainer import Trainer
+from harness.training.trainer import Diverged, Trainer
 from methods.method import Teachers
 
 Config = dict[str, Any]
@@ -105,12 +107,20 @@ class Learner:
         return found
 
     def answer(self, trainer: Trainer, training: Training) -> tuple[nn.Module, Arrays]:
-        """The deployed network of the chosen checkpoint, and its logits on both splits. What is asked of the student after
-        this, each rank may ask alone.
-        """
+        """The deployed network of the chosen checkpoint, and its logits on both splits. Raises Diverged."""
         training.student.load_state_dict(training.best.student)
         network = trainer.deploy(separate(training.student))
-        return network, predict_splits(network, self.data, trainer.ranks)
+        logits = predict_splits(network, self.data, trainer.ranks)
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            raise Diverged(f"the deployed network of epoch {training.best.epoch} gives answers that are no numbers")
+        return network, logits
+
+    def examine(
+        self, evaluation: Evaluation, trainer: Trainer, training: Training, network: nn.Module, bank: Bank
+    ) -> dict[str, Any]:
+        """What else is asked of the student, by its names in the record."""
+        found = {"diagnostics": evaluation.diagnose(training.student, network, bank, trainer.ranks)}
+        return found | evaluation.try_elsewhere(network, bank, trainer.ranks)
 
 
 def check_shared(student: nn.Module, images: Tensor, count: int) -> None:

@@ -12,7 +12,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from harness.config import ConfigError
@@ -22,7 +21,7 @@ from harness.evaluation.evaluation import Evaluation, judge_all, without_infinit
 from harness.evaluation.predictions import check_predictions, labels_of
 from harness.run.bank import Bank, await_teacher
 from harness.run.checkpoint import Checkpoints
-from harness.run.crew import Crew, start_crew
+from harness.run.crew import LOG, Crew, start_crew
 from harness.run.data import changed, check_unwritten, compare_data, load_images
 from harness.run.device_errors import explained, giving_back
 from harness.run.folder import check_folders, finished, has_leftovers, make_writable, read_or_set_aside, tidy
@@ -45,6 +44,7 @@ from harness.store.record import check_files, lacks, taught_otherwise, write_rec
 from harness.store.weights import WEIGHTS
 from harness.training import arithmetic, compilation, threads
 from harness.training.device import choose_device
+from harness.training.ranks import Ranks
 from harness.training.state import Training
 from harness.training.trainer import Diverged, Trainer
 
@@ -95,8 +95,8 @@ def execute(
 
 def clean_up(directory: Path) -> None:
     """Remove what a run keeps until it has a record."""
-    for name in (CHECKPOINT, TRAINED, PROGRESS):
-        (directory / name).unlink(missing_ok=True)
+    for path in (*(directory / name for name in (CHECKPOINT, TRAINED, PROGRESS)), *directory.glob(LOG.format("*"))):
+        path.unlink(missing_ok=True)
     forget_before(directory)
 
 
@@ -130,14 +130,14 @@ class Run:
     def execute(self) -> Record:
         keep_trained(self.directory)
         trained = read_or_set_aside(self.directory, TRAINED, self.console)
-        wanted = lacks(trained, self.config["evaluate"]) if trained else self.config["evaluate"]
+        self.wanted = lacks(trained, self.config["evaluate"]) if trained else self.config["evaluate"]
         title = self.directory.name.rpartition("-")[0]
         epochs = build_method(self.config).epochs(self.config["train"]["epochs"], self.config["teachers"]["size"])
         self.log = RunLog(self.directory, self.console, title, epochs)
         try:
             self.data, self.fingerprint = load_images(self.config["data"], self.device, self.console)
             self.learner = Learner(self.config, self.data, self.device, self.crew.count)
-            self.evaluation = Evaluation(self.config, wanted, self.data, self.console)
+            self.evaluation = Evaluation(self.config, self.wanted, self.data, self.console)
             train_here = functools.partial(execute, crew=self.crew)
             for teacher in teacher_configs(self.config):
                 await_teacher(
@@ -169,13 +169,7 @@ class Run:
 
     def train(self) -> Record:
         """The record of a student that is trained, or trained on from a checkpoint, and judged."""
-        task = {
-            "config": self.config,
-            "fingerprint": self.fingerprint,
-            "taught": self.taught,
-            "beside": self.crew.beside,
-        }
-        ranks = self.crew.call(task, self.device, self.stop)
+        ranks = self.call_crew()
         self.learner.learn_from(self.bank, self.console, self.stop)
         self.started = time.time()  # what was trained or awaited for the bank is not this run's cost
         trainer, training = self.learner.begin(ranks, self.report, self.save, self.stop)
@@ -203,6 +197,18 @@ class Run:
         with compilation.uncompiled(self.config["train"]["compile"]):
             return self.evaluate(trainer, training)
 
+    def call_crew(self, trained: bool = False) -> Ranks:
+        """The ranks that train this run's student, or evaluate one that was trained. Raises RankLost, Interrupted."""
+        task = {
+            "config": self.config,
+            "fingerprint": self.fingerprint,
+            "taught": self.taught,
+            "wanted": self.wanted,
+            "trained": str(self.directory) if trained else None,
+            "beside": self.crew.beside,
+        }
+        return self.crew.call(task, self.device, self.stop)
+
     def save(self, training: Training) -> None:
         """Write the checkpoint. Raises TakenOver."""
         self.claim.check()
@@ -228,14 +234,13 @@ class Run:
         network, logits = self.learner.answer(trainer, training)
         labels = labels_of(self.data)
         record = self.record("done")
-        if not all(np.isfinite(values).all() for values in logits.values()):
-            raise Diverged(f"the deployed network of epoch {training.best.epoch} gives answers that are no numbers")
         record["metrics"], record["notes"] = judge_all(logits, labels, self.bank.logits())
         record["selection"] = {"epoch": training.best.epoch, "acc": training.best.acc}
         record["cost"] = describe_cost(training, trainer, network)
-        nll_ts = record["metrics"]["student"]["test"]["nll_ts"]
-        record["diagnostics"] = self.evaluation.diagnose(training.student, network, self.bank, nll_ts, labels)
-        record |= self.evaluation.try_elsewhere(network, self.bank)
+        record |= self.learner.examine(self.evaluation, trainer, training, network, self.bank)
+        if record["diagnostics"]:
+            nll_ts = record["metrics"]["student"]["test"]["nll_ts"]
+            record["diagnostics"]["dee"] = self.evaluation.worth(nll_ts, self.bank, labels)
         check_unwritten(self.config["data"], self.device, self.console)
         self.claim.check()
         record, lost = without_infinities(record)
@@ -263,7 +268,7 @@ class Run:
         check_files(self.directory, trained)
         network = read_network(self.directory, self.config, self.data).to(self.device)
         check_predictions(self.directory, network, self.data)
-        found = self.evaluation.try_elsewhere(network, self.bank)
+        found = self.evaluation.try_elsewhere(network, self.bank, self.call_crew(trained=True))
         before, now = trained["config"]["evaluate"], self.config["evaluate"]
         asked = {"shift": before["shift"] or now["shift"], "ood": list(dict.fromkeys([*before["ood"], *now["ood"]]))}
         source = describe_source(self.config, self.device)

@@ -17,6 +17,7 @@ from harness.store.files import Damaged, read_json, write_json
 from harness.store.weights import digests
 
 Found = dict[str, Any]
+Remember = Callable[[str, Any, Callable[[], Found]], Found]  # as Findings are asked
 
 
 class Kept(TypedDict):
@@ -43,18 +44,35 @@ class Findings:
     def __init__(self, folder: Path, code: str, teachers: Sequence[Path], fingerprint: str, device: str):
         self.folder, self.about = folder, origin(code, teachers, fingerprint, device)
 
-    def __call__(self, kind: str, about: Any, compute: Callable[[], Found]) -> Found:
-        """The finding of a kind about something, any value of JSON: read, or else computed and kept."""
+    def __call__(
+        self,
+        kind: str,
+        about: Any,
+        compute: Callable[[], Found],
+        agree: Callable[[Found | None], Found | None] = lambda known: known,
+        keeps: bool = True,
+    ) -> Found:
+        """The finding of a kind about something, any value of JSON: read, or else computed and kept. Processes that compute
+        it together agree on what is known, and one keeps it.
+        """
         key = hashlib.sha256(json.dumps([self.about, about]).encode()).hexdigest()[:16]
         path = self.folder / f"{kind}-{key}.json"
-        with contextlib.suppress(Damaged):
-            known = read_json(path, Kept)
-            if known is not None and known["of"] == path.stem and known["digest"] == seal(path.stem, known["found"]):
-                return known["found"]
+        if (known := agree(read(path))) is not None:
+            return known
         found = compute()
-        with contextlib.suppress(OSError, ValueError):  # somebody else's bank, or no numbers: it is computed again
-            write_json(path, {"of": path.stem, "found": found, "digest": seal(path.stem, found)})
+        if keeps:
+            with contextlib.suppress(OSError, ValueError):  # somebody else's bank, or no numbers: it is computed again
+                write_json(path, {"of": path.stem, "found": found, "digest": seal(path.stem, found)})
         return found
+
+
+def read(path: Path) -> Found | None:
+    """What was found; None where that is missing or damaged."""
+    with contextlib.suppress(Damaged):
+        kept = read_json(path, Kept)
+        if kept is not None and kept["of"] == path.stem and kept["digest"] == seal(path.stem, kept["found"]):
+            return kept["found"]
+    return None
 
 
 def seal(of: str, found: Found) -> str:

@@ -20,21 +20,22 @@ def predict(network: nn.Module, split: Split, batch_size: int | None = None, ran
     """Logits [N, K] in float32 of a split's images, in the network's current mode.
 
     Where a GPU's memory does not do, in smaller batches, with a line that says so. Of several ranks, which must all ask,
-    each looks at its share.
+    each answers for some of the batches, the same to the last bit.
     """
-    count = len(split)
-    if ranks.count == 1 or count < ranks.count:
-        return answer(network, split.images, slice(0, count), batch_size)
-    mine = ranks.slice(count)
-    logits = answer(network, split.images, mine, batch_size)
+    count, size = len(split), batch_size or batch_for(split.images)
+    batches = math.ceil(count / size)
+    if ranks.count == 1 or batches < ranks.count:
+        return answer(network, split.images, slice(0, count), size)
+    shares = ranks.slice(batches)
+    mine = slice(size * shares.start, min(size * shares.stop, count))
+    logits = answer(network, split.images, mine, size)
     found = logits.new_zeros(count, *logits.shape[1:])
     found[mine] = logits
     return ranks.sum(found)
 
 
-def answer(network: nn.Module, images: Tensor | FileImages, rows: slice, batch_size: int | None) -> Tensor:
-    """The logits of some rows of images."""
-    size = batch_size or batch_for(images)
+def answer(network: nn.Module, images: Tensor | FileImages, rows: slice, size: int) -> Tensor:
+    """The logits of some rows of images, so many at a time."""
     while True:
         try:
             parts = read_slice(images, rows, size)

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.runtime import patience
 from harness.training import batch_norm
+
+Item, Found = TypeVar("Item"), TypeVar("Found")
 
 # Buffers are the same on all ranks: batch norms see to it. By torch's version.
 KEEP_BUFFERS = "forward_sync_buffers"
 KEEP_BUFFERS = KEEP_BUFFERS if KEEP_BUFFERS in signature(DistributedDataParallel).parameters else "broadcast_buffers"
-TIMEOUT_S = float(os.environ.get("HARNESS_RANKS_TIMEOUT_S", 600))  # how long a rank waits for the others in a step
 
 
 class Ranks:
@@ -58,6 +59,10 @@ class Ranks:
     def sum(self, values: Tensor) -> Tensor:
         """The sum over ranks of values that each has its own of."""
         return values
+
+    def each(self, work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+        """What work makes of every item, done by one rank as one device would, and known to all: nothing of a device."""
+        return [work(item) for item in items]
 
     def copy(self, value: Any) -> Any:
         """What rank 0 has, for all."""
@@ -114,6 +119,11 @@ class Group(Ranks):
         dist.all_reduce(values)
         return values
 
+    def each(self, work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+        found: list[list[Found]] = [[]] * self.count
+        dist.all_gather_object(found, [work(items[k]) for k in range(self.rank, len(items), self.count)])
+        return [found[k % self.count][k // self.count] for k in range(len(items))]
+
     def copy(self, value: Any) -> Any:
         values = [value]
         dist.broadcast_object_list(values)
@@ -144,7 +154,8 @@ class Replica(DistributedDataParallel):
 def join(store: dist.Store, rank: int, count: int, device: torch.device) -> Group:
     """Make this process a rank. Raises RuntimeError where the others do not come."""
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(seconds=TIMEOUT_S))
+    timeout = timedelta(seconds=patience.of_ranks())
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     return Group()
 
 

@@ -311,7 +311,9 @@ def test_teachers_are_tried_once_for_all_students(tmp_path, monkeypatch):
     asked = []
     original = shift_module.predict_teachers
     for module in (shift_module, ood):
-        monkeypatch.setattr(module, "predict_teachers", lambda *given: asked.append(1) or original(*given))
+        monkeypatch.setattr(
+            module, "predict_teachers", lambda *given, **more: asked.append(1) or original(*given, **more)
+        )
     first = run(tmp_path, "kd", **options)
     assert len(asked) == 5 + 2  # five severities; known and unknown images
     files = sorted((tmp_path / "teachers" / "found").iterdir())

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import resource
+import shutil
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +30,7 @@ from harness.run.run import execute
 from harness.runtime.console import Console
 from harness.runtime.interruption import Interrupted
 from harness.store.identity import run_directory
-from harness.training import ranks
-from tests.heads import Head, one, wait_for
+from tests.heads import PATIENCE_S, Head, one, wait_for
 from tests.running import configure, run
 
 pytestmark = pytest.mark.slow
@@ -72,12 +78,24 @@ def test_a_run_on_two_is_the_run_on_one(alone: Path, tmp_path: Path) -> None:
         assert apart(mine, other) < 1e-3  # in single precision, from step to step
         assert [record(place)["provenance"]["devices"] for place in (mine, other)] == [1, 2]
     assert one(alone, "*-combined-*").name == one(tmp_path, "*-combined-*").name
-    assert not list(tmp_path.rglob("checkpoint.pt"))
+    assert not [*tmp_path.rglob("checkpoint.pt"), *tmp_path.rglob("rank*.log")]
+
+
+def test_two_evaluate_what_was_trained_before_as_one_does(alone: Path, tmp_path: Path) -> None:
+    found = []
+    for devices in (1, 2):
+        runs = tmp_path / str(devices)
+        shutil.copytree(alone, runs, ignore=shutil.ignore_patterns(".head*"))
+        head = Head(*MANY, f"devices={devices}", "evaluate.shift=true", runs=runs)
+        assert head.ends() == 0, head.said
+        found.append(record(one(runs, "*-combined-*"))["shift"])
+        assert "only evaluated" in (one(runs, "*-combined-*") / "run.log").read_text()
+    assert found[0] == found[1] is not None
 
 
 def followers(head: Head) -> list[int]:
     children = Path(f"/proc/{head.process.pid}/task/{head.process.pid}/children").read_text().split()
-    return [pid for pid in map(int, children) if b"harness.run.crew" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in map(int, children) if b"harness.run.follower" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def at_work(head: Head, epoch: int) -> Path:
@@ -89,17 +107,21 @@ def at_work(head: Head, epoch: int) -> Path:
     return place
 
 
-@pytest.mark.parametrize("which", ["0", "1", "stop", "still"])
+@pytest.mark.parametrize("which", ["0", "1", "stop", "hurry", "still"])
 def test_all_end_together_and_the_same_command_goes_on(
     which: str, taught: tuple[str, ...], alone: Path, tmp_path: Path
 ) -> None:
-    """Whoever is killed, asked to stop, or stands still; with another number of devices, too."""
+    """Whoever is killed, asked to stop (once, or twice), or stands still; with another number of devices, too."""
     environment = os.environ | {"HARNESS_RANKS_TIMEOUT_S": "10"}
     head = Head(*taught, "train.epochs=6", runs=tmp_path, environment=environment)
     place = at_work(head, 2)
     (follower,) = followers(head)
     if which == "stop":
         head.send(signal.SIGTERM)
+    elif which == "hurry":
+        for _ in range(2):
+            head.send(signal.SIGINT)
+            time.sleep(0.05)  # two signals that wait are one
     else:
         numbers = {
             "0": (head.process.pid, signal.SIGKILL),
@@ -108,7 +130,7 @@ def test_all_end_together_and_the_same_command_goes_on(
         }
         os.kill(*numbers[which])
     status = head.ends()
-    assert status == {"0": -signal.SIGKILL, "stop": 130}.get(which, 1), head.said
+    assert status == {"0": -signal.SIGKILL, "stop": 130, "hurry": 130}.get(which, 1), head.said
     if which in ("1", "still"):
         error = record(place)["error"]
         assert error["type"] == "RankLost", error
@@ -119,6 +141,37 @@ def test_all_end_together_and_the_same_command_goes_on(
     assert again.ends() == 0, again.said
     assert "resumed at step" in (place / "run.log").read_text()
     assert apart(place, one(alone, "*-combined-*")) < 1e-3
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """As on a disk that is nearly full: this process can write no more than so many bytes to a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_ranks_that_wait_for_one_that_failed_end_with_it(tmp_path: Path) -> None:
+    """Also where rank 0 did not start them, as on SLURM, and cannot kill them: they are told."""
+    config, store = configure(tmp_path, "supervised"), open_store("127.0.0.1", 2)
+    command = [sys.executable, "-m", "harness.run.follower", "127.0.0.1", str(store.port), "1", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as follower:
+        with files_no_larger_than(50_000), pytest.raises(OSError, match="File too large"), Crew(2, store) as crew:
+            execute(config, Console(), crew=crew)
+        _, said = follower.communicate(timeout=PATIENCE_S)
+    assert (follower.returncode, said) == (1, "rank 1 lost rank 0, and ends\n")
+    assert record(run_directory(config))["error"]["message"].endswith("File too large")
+
+
+@pytest.mark.parametrize("given", ["soon", "nan", "0", "1e300"])
+def test_a_patience_that_is_none_is_refused(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_RANKS_TIMEOUT_S", given)
+    with pytest.raises(ConfigError, match=f"HARNESS_RANKS_TIMEOUT_S={given} is no number of seconds"):
+        configure(tmp_path, devices=2)
+    configure(tmp_path, devices=1)
 
 
 def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
@@ -141,7 +194,7 @@ def test_a_run_of_so_many_tasks_is_verified_on_as_many_devices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its configuration does not say how many: the tasks of its job did."""
-    config = configure(tmp_path, "supervised")
+    config = configure(tmp_path, "supervised", train__precision="bfloat16")
     with start_crew(2, tmp_path) as crew:
         execute(config, Console(), crew=crew)
     place = run_directory(config)
@@ -151,7 +204,7 @@ def test_a_run_of_so_many_tasks_is_verified_on_as_many_devices(
 
 
 def test_a_rank_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "TIMEOUT_S", 0.3)
+    monkeypatch.setenv("HARNESS_RANKS_TIMEOUT_S", "0.3")
     crew = Crew(2, open_store("127.0.0.1", 2))
     with pytest.raises(RankLost, match="rank 1 is silent"):
         crew.call({}, torch.device("cpu"), lambda: False)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from harness.training import batch_norm, ranks
-from tests.double_precision import TRIALS, distance, together, work
+from tests.double_precision import TRIALS, distance, together, trial, work
 
 TOLERANCE = 1e-9
 
@@ -31,6 +31,16 @@ def test_so_many_ranks_come_to_the_same(
     found = torch.load(tmp_path / f"found-{count}.pt")
     apart = {name: distance(alone[name], found[name]) for name in names}
     assert max(apart.values()) < TOLERANCE, apart
+
+
+@pytest.mark.slow
+def test_parts_of_a_batch_are_as_good_as_devices(tmp_path: Path) -> None:
+    """Where no norm looks at a whole part: batch norm is told by `train.accumulate` how many images it sees together."""
+    found = []
+    for count, parts in ((1, 8), (2, 4), (8, 1)):
+        together(work, count, {"kd": trial("kd", normed=False, accumulate=parts, epochs=1, warmup_epochs=0)}, tmp_path)
+        found.append(torch.load(tmp_path / f"found-{count}.pt")["kd"])
+    assert max(distance(found[0], other) for other in found[1:]) < TOLERANCE
 
 
 def test_every_row_is_one_ranks_and_a_part_stays_a_part() -> None:
