@@ -6,12 +6,14 @@ options and M teachers.
     passes      what a training step costs, in forward passes of one network on a batch; a backward pass counts 2
     training    all steps, relative to a supervised run by the same recipe; what teachers cost is not in it
     inference   passes of what is deployed
+    options     of method.*, with their defaults; reestimate_bn, which all have, where it is on
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.runtime.console import Console, complain, one_line, run_command
@@ -20,23 +22,26 @@ if TYPE_CHECKING:
     from methods.method import Method
 
 EPOCHS = 1000  # of the recipe; of such, those of a method are a ratio
-HEADER = ("method", "passes", "training", "inference", "source")
+HEADER = ("method", "passes", "training", "inference", "options", "source")
 
 
 class Row(NamedTuple):
-    """A method: its name, its costs as they are shown, and its source."""
+    """A method: its name, its costs as they are shown, its options, and its source."""
 
     name: str
     passes: str
     training: str
     inference: str
+    options: str
     source: str
 
 
 def describe(name: str, method: Method, teachers: int) -> Row:
     passes = method.passes(teachers)
     training = passes / 3 * method.epochs(EPOCHS, teachers) / EPOCHS
-    return Row(name, f"{passes:g}", f"{training:.2f}", f"{method.inference_passes(teachers):g}", method.citation)
+    costs = f"{passes:g}", f"{training:.2f}", f"{method.inference_passes(teachers):g}"
+    options = [f"{key}={value}" for key, value in asdict(method).items() if value or key != "reestimate_bn"]
+    return Row(name, *costs, " ".join(options) or "-", method.citation)
 
 
 def table(rows: Sequence[Row], console: Console) -> None:
@@ -55,9 +60,9 @@ def table(rows: Sequence[Row], console: Console) -> None:
         return
     cells = [HEADER, *(tuple(map(one_line, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for name, *numbers, source in cells:
-        shown = (number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True))
-        console.say("  ".join([name.ljust(widths[0]), *shown, source]).rstrip())
+    for name, *numbers, options, source in cells:
+        shown = (number.rjust(width) for number, width in zip(numbers, widths[1:4], strict=True))
+        console.say("  ".join([name.ljust(widths[0]), *shown, options.ljust(widths[4]), source]).rstrip())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -68,10 +68,16 @@ def test_methods_are_listed_with_what_they_cost(tmp_path: Path) -> None:
     assert done.returncode == 1  # of another package, one cannot be loaded; the others are shown
     assert re.fullmatch(r"error: method=lost: nowhere:Lost cannot be loaded: .*\n", done.stderr)
     header, *rows = (re.split(r" {2,}", line) for line in done.stdout.splitlines())
-    assert header == ["method", "passes", "training", "inference", "source"]
+    assert header == ["method", "passes", "training", "inference", "options", "source"]
     shown = {row[0]: row[1:] for row in rows}
-    assert shown["twice"] == ["10", "3.33", "1", "Doe, Roe. Twice. ICML, 2031."]
-    assert shown["supervised"] == ["3", "1.00", "1"]
+    assert shown["twice"] == [
+        "10",
+        "3.33",
+        "1",
+        "alpha=1.0 temperature=4.0 average=softmax",
+        "Doe, Roe. Twice. ICML, 2031.",
+    ]
+    assert shown["supervised"] == ["3", "1.00", "1", "-"]
     assert shown["combined"][:3] == ["14", "4.67", "1"]  # 4 M, and 6 to perturb
     assert shown["deep_ensemble"][:3] == ["0", "0.00", "2"]
     assert {*methods.VARIANTS, *methods.BASELINES, "twice"} == shown.keys()
