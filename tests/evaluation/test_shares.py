@@ -37,7 +37,7 @@ class Planted:
         return [build(name, self.data).eval() for name in self.names]
 
     def findings(self) -> Findings:
-        return Findings(self.folder, [], "data", "cpu")
+        return Findings(self.folder, "code", [], "data", "cpu")
 
 
 def build(seed: int | str, data: Dataset) -> nn.Module:

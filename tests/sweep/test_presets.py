@@ -14,7 +14,7 @@ from harness.app import run
 from harness.store.record import read_record
 from tests.heads import ROOT
 
-PRESETS = sorted(file.stem for file in (ROOT / "sweeps").glob("*.yaml"))
+PRESETS = sorted(file.stem for file in (ROOT / "sweeps").glob("*.yaml") if "\nstudy:" in file.read_text())
 SMOKE = ("data=digits", "data.validation=null", "data.train=null", "data.padding=1", "data.image_size=64")
 SMALLEST = ("model=preresnet_tiny", "train=smoke", "train.steps_per_epoch=2", "seed=0", "teachers.set=0")
 

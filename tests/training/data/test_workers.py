@@ -25,6 +25,7 @@ from harness import deploy, streams, verify
 from harness.config import ConfigError
 from harness.config.methods import build_method
 from harness.config.options import DATA
+from harness.run import supply
 from harness.run.data import check_unwritten, load_images
 from harness.runtime.console import Console
 from harness.store.fingerprints import agree
@@ -453,7 +454,7 @@ def test_the_hash_ignores_the_number_of_workers(tmp_path, photos):
 
 
 def test_the_data_command_measures_throughput(photos, capsys, monkeypatch):
-    monkeypatch.setattr(command, "SECONDS", 0.05)
+    monkeypatch.setattr(supply, "SECONDS", 0.05)
     given = ["folder", str(photos), f"image_size={SIZE}", "memory_gb=0", "workers=1", "validation=15"]
     assert command.main(given) == 0
     told = capsys.readouterr().out
