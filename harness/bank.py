@@ -146,7 +146,8 @@ def compose(overrides: Sequence[str]) -> tuple[Config, list[str]]:
 
 def values_of(override: Override) -> list[str]:
     """What an option is set to, one or several."""
-    return list(map(str, override.sweep_iterator() if override.is_sweep_override() else [override.value()]))
+    values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+    return [str(getattr(value, "text", value)) for value in values]
 
 
 def find(bank: Path, data: Config, number: int, anywhere: bool = False) -> list[Path]:

@@ -39,6 +39,8 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     """The function that a name brings. Raises ConfigError where there is none."""
     place = target(kind, name)
     module, _, function = place.partition(":")
+    if not EntryPoint.pattern.fullmatch(place) or not function:
+        raise ConfigError(f"{kind}={name} names no function as MODULE:FUNCTION")
     try:
         found = EntryPoint(name, place, GROUPS[kind]).load()
     except ModuleNotFoundError as error:

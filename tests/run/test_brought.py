@@ -106,6 +106,12 @@ def test_a_module_of_the_current_folder_goes_with_the_jobs(tmp_path):
     assert not list((tmp_path / "runs" / ".code").glob("*/own.py"))
 
 
+def test_sets_of_ones_own_are_swept_over_by_their_paths(tmp_path):
+    """Beside each other, and beside the harness's."""
+    records = sweep(tmp_path, "method=supervised", "data=digits,own:stripes,'own:stripes'")
+    assert {record["config"]["data"]["name"] for record in records} == {"digits", "own:stripes"}
+
+
 def test_the_source_is_part_of_the_codes_hash(own, tmp_path):
     name = own("mynets", "def wide(classes, channels, size): ...")
     before = provenance.code.__wrapped__((name,))
@@ -120,6 +126,10 @@ def test_the_source_is_part_of_the_codes_hash(own, tmp_path):
         ("nowhere:wide", {}, "no module named 'nowhere'"),
         ("mynets:narrow", {}, "mynets has no 'narrow'"),
         ("mynets:nn", {}, "is no function but module"),
+        ("mynets:", {}, "names no function as MODULE:FUNCTION"),
+        (":wide", {}, "names no function as MODULE:FUNCTION"),
+        ("../mynets:wide", {}, "names no function as MODULE:FUNCTION"),
+        ("mynets:wide:er", {}, "names no function as MODULE:FUNCTION"),
         ("mynets:wide", {"depth": 3}, "unexpected keyword argument 'depth'"),
         ("broken:wide", {}, "broken cannot be imported: ZeroDivisionError"),
         ("leaving:wide", {}, "leaving cannot be imported: SystemExit"),
