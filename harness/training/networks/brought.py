@@ -3,7 +3,7 @@
     def wide(classes, channels, size, width=64):   # options after these three: +network.width=96
         return nn.Sequential(...)                  # pixels [B, channels, size, size] in [0, 1] -> logits [B, classes]
 
-It normalises its input itself, where it wants to. Its initial weights come from the run's stream, as long as it draws them
+It normalises its input itself, where it wants to. Its initial weights come from the run's stream: it draws them anew in each call,
 by torch. It becomes members as any other network does, or is refused by the name of the layer that cannot.
 """
 
