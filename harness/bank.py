@@ -15,25 +15,30 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
 import re
 import shutil
 import uuid
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import ConfigError
+from harness.config.options import FOLDERS
 from harness.runtime.console import Console, complain, one_line, run_command
-from harness.store.claim import Claim, Claimed
+from harness.store.claim import CLAIM, Claim, Claimed, living
 from harness.store.files import Damaged
 from harness.store.identity import bank_folder, in_path, run_directory
-from harness.store.imports import Member, import_file, read_import, write_import
-from harness.store.record import RECORD, read_record
+from harness.store.imports import FOLDER, Member, import_file, read_import, write_import
+from harness.store.record import RECORD, check_files, lost_files, read_record
+
+if TYPE_CHECKING:
+    from harness.run.importing import Source
 
 Config = dict[str, Any]
 
@@ -41,37 +46,72 @@ TEACHER = re.compile(r"(.*)-set(\d+)-m(\d+)-[0-9a-f]{12}")  # a teacher's direct
 
 
 def add(files: Sequence[Path], overrides: Sequence[str], options: argparse.Namespace, console: Console) -> None:
-    """Import networks as a teacher set. Raises ConfigError, before anything is written, where one does not fit."""
+    """Import networks as a teacher set. Raises ConfigError, before anything is written, where one does not fit; Claimed
+    where somebody else is at the bank's imports.
+    """
     from harness.run.data import load_images
     from harness.run.importing import Source, fit, write_teacher
     from harness.run.teachers import imported_config
     from harness.training.device import choose_device
 
     config, models = compose(overrides)
+    if not models:
+        raise ConfigError("say which network it is: model=NAME, or as many as there are files")
     if len(models) not in (1, len(files)):
         raise ConfigError(f"{len(models)} networks are named for {len(files)} files: give one, or one for each")
-    name, number = config["data"]["name"], config["teachers"]["set"]
-    bank = bank_folder(config)
-    if read_import(bank, name, number) is not None or any(is_trained(place) for place in find(bank, name, number)):
-        raise ConfigError(f"{bank} has a set {number} of data={name}: choose another teachers.set, or remove it")
-    device = choose_device(config["device"])
-    data, fingerprint = load_images(config["data"], device, console)
+    name, number, bank = config["data"]["name"], config["teachers"]["set"], bank_folder(config)
     named = models if len(models) > 1 else models * len(files)
     members: list[Member] = [{"model": model, "network": config["network"]} for model in named]
-    configs = [imported_config(config, about, member) for member, about in enumerate(members)]
     sources = [Source(file, options.mean, options.sd, options.classes) for file in files]
-    networks = [fit(source, one, data.to("cpu")) for source, one in zip(sources, configs, strict=True)]
-    for source, one, network in zip(sources, configs, networks, strict=True):
-        directory = run_directory(one)
-        directory.mkdir(parents=True, exist_ok=True)
-        with Claim(directory):
-            record = write_teacher(directory, one, network, source, data, fingerprint)
-        test = record["metrics"]["student"]["test"]
-        console.say(
-            f"{source.path}: {one['model']}, acc {100 * test['acc']:.2f} %, nll {test['nll']:.4f} -> {directory}"
-        )
-    write_import(bank, name, number, members)
+    configs = [imported_config(config, about, member) for member, about in enumerate(members)]
+    asked = list(zip(sources, configs, strict=True))
+    missing = find_missing(bank, config, members, asked)
+    data, fingerprint = load_images(config["data"], choose_device(config["device"]), console)
+    networks = {run_directory(one): fit(source, one, data.to("cpu")) for source, one in missing}
+    with Claim(bank / FOLDER):
+        for source, one in find_missing(bank, config, members, asked):  # once more: nobody else imports now
+            directory = run_directory(one)
+            directory.mkdir(parents=True, exist_ok=True)
+            with Claim(directory):
+                record = write_teacher(directory, one, networks[directory], source, data, fingerprint)
+            test = record["metrics"]["student"]["test"]
+            console.say(
+                f"{source.path}: {one['model']}, acc {100 * test['acc']:.2f} %, nll {test['nll']:.4f} -> {directory}"
+            )
+        write_import(bank, name, number, members)
     console.say(f"teachers.set={number} teachers.size={len(members)} learns from them, with data={name}")
+
+
+def find_missing(
+    bank: Path, config: Config, members: list[Member], asked: list[tuple[Source, Config]]
+) -> list[tuple[Source, Config]]:
+    """Which of a set's teachers are to be written: all of them, or of a set that is there those that are damaged or gone.
+
+    Raises ConfigError where the number is another set's.
+    """
+    name, number = config["data"]["name"], config["teachers"]["set"]
+    places = [run_directory(one) for _, one in asked]
+    taken = ConfigError(f"{bank} has a set {number} of data={name}: choose another teachers.set, or remove it")
+    if any(is_trained(place) for place in find(bank, config["data"], number) if place not in places):
+        raise taken
+    if (known := read_import(bank, name, number)) is None:
+        return asked
+    sound = {place: record for place in places if (record := sound_record(place))}
+    if known != members or len(sound) == len(places) or not any(place.is_dir() for place in places):
+        raise taken
+    for place, (source, _) in zip(places, asked, strict=True):
+        if place in sound and (was := sound[place]["provenance"]["imported"]) != {**was, **source.about()}:
+            raise taken
+    return [pair for place, pair in zip(places, asked, strict=True) if place not in sound]
+
+
+def sound_record(place: Path) -> dict[str, Any] | None:
+    """A teacher's record; None where it, or a file of it, is damaged or gone."""
+    with contextlib.suppress(Damaged):
+        if (record := read_record(place)) is not None and not lost_files(place, record):
+            check_files(place, record)
+            return record
+    return None
 
 
 def compose(overrides: Sequence[str]) -> tuple[Config, list[str]]:
@@ -106,12 +146,26 @@ def compose(overrides: Sequence[str]) -> tuple[Config, list[str]]:
 
 def values_of(override: Override) -> list[str]:
     """What an option is set to, one or several."""
-    return list(map(str, override.sweep_iterator() if override.is_sweep_override() else [override.value()]))
+    values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+    return [str(getattr(value, "text", value)) for value in values]
 
 
-def find(bank: Path, data: str, number: int) -> list[Path]:
-    """The directories of a set's teachers, of any network and recipe."""
-    return sorted(place for place in bank.glob(f"{in_path(data)}-*-set{number}-m*") if TEACHER.fullmatch(place.name))
+def find(bank: Path, data: Config, number: int, anywhere: bool = False) -> list[Path]:
+    """The directories of a set's teachers, of any network and recipe; `anywhere`: of folders with other images, too."""
+    found = bank.glob(f"{glob.escape(in_path(data['name']))}-*-set{number}-m*")
+    return sorted(place for place in found if TEACHER.fullmatch(place.name) and is_of(place, data, anywhere))
+
+
+def is_of(place: Path, data: Config, anywhere: bool) -> bool:
+    """Whether a teacher is of a data set, as its record says where it can be read: `a` and `a-b` begin alike, and folders
+    have one name.
+    """
+    with contextlib.suppress(Damaged):
+        if (record := read_record(place)) is not None:
+            known = record["config"]["data"]
+            here = anywhere or data["name"] not in FOLDERS or known["root"] == data["root"]
+            return known["name"] == data["name"] and here
+    return True
 
 
 def is_trained(place: Path) -> bool:
@@ -181,23 +235,37 @@ def remove(overrides: Sequence[str], console: Console) -> None:
     config, _ = compose(overrides)
     name, number = config["data"]["name"], config["teachers"]["set"]
     bank, runs = bank_folder(config), Path(config["runs"])
-    places, file = find(bank, name, number), import_file(bank, name, number)
-    if not places and not file.exists():
-        raise ConfigError(f"{bank} has no set {number} of data={name}")
-    uses = count_uses([runs, bank.parent])
-    if needed := [place for place in places if uses[place.name]]:
-        raise ConfigError(
-            f"{needed[0].name} has taught {uses[needed[0].name]:,} of the runs in {runs}, which nobody could verify without "
-            "it: remove those runs first"
-        )
+    folders, file = [runs, bank.parent], import_file(bank, name, number)
     with contextlib.ExitStack() as claims:
+        if file.exists():
+            claims.enter_context(Claim(bank / FOLDER))
+        places = find(bank, config["data"], number)
+        others = [place for place in find(bank, config["data"], number, anywhere=True) if place not in places]
+        of_others = any(not is_trained(place) for place in others)
+        if not places and (of_others or not file.exists()):
+            raise ConfigError(f"{bank} has no set {number} of data={name}")
+        uses = count_uses(folders)
+        if needed := [place for place in places if uses[place.name]]:
+            raise ConfigError(
+                f"{needed[0].name} has taught {uses[needed[0].name]:,} of the runs in {runs}, which nobody could verify "
+                "without it: remove those runs first"
+            )
+        if busy := find_busy(folders, name):
+            raise ConfigError(f"{busy} is being worked on, and may learn from this set: wait until it is done")
         for place in places:
             claims.enter_context(Claim(place))
         for place in places:
             away = place.rename(place.with_name(f".removed.{uuid.uuid4().hex[:12]}"))
             shutil.rmtree(away)
-        file.unlink(missing_ok=True)
+        if not of_others:
+            file.unlink(missing_ok=True)
     console.say(f"removed set {number} of data={name}, {len(places)} teachers; no run in {runs} has learned from them")
+
+
+def find_busy(folders: Sequence[Path], data: str) -> Path | None:
+    """A run of a data set that somebody is at, whose record will say only once it is done who taught it."""
+    runs = {claim.parent for folder in folders for claim in folder.glob(f"{glob.escape(in_path(data))}-*/{CLAIM}")}
+    return min(living(sorted(runs)), default=None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

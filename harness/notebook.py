@@ -25,6 +25,7 @@ from typing import Any, get_origin, get_type_hints
 from hydra import initialize
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Transformer
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
@@ -32,7 +33,7 @@ from torch import nn
 
 from harness.app import VERSION, configure, in_one_line, launch
 from harness.config import ConfigError
-from harness.config.composition import register
+from harness.config.composition import register, register_brought
 from harness.config.options import Config, Data, Train
 from harness.run.deployment import load_student
 from harness.run.single import make
@@ -42,6 +43,7 @@ from harness.store.history import read_history
 from harness.store.identity import run_directory
 from harness.sweep.expansion import quoted
 from harness.sweep.sweeper import HarnessSweeper
+from harness.sweep.tuned import apply
 
 GROUPS = {"method": str, "data": Data, "train": Train}  # what is chosen by name, and the type of its options
 
@@ -105,8 +107,8 @@ def run(*overrides: str, **options: Any) -> Run:
     Raises ConfigError for what cannot be run, KeyboardInterrupt where it was stopped: the same call then goes on.
     """
     words = [*overrides, *written(options, swept=False)]
-    with composing(["harness.run", *words]) as hydra:
-        found = hydra.run("config", attempt, words, with_log_configuration=False).return_value
+    with composing(["harness.run"], words) as hydra:
+        found = hydra.run("config", attempt, list(apply(words)), with_log_configuration=False).return_value
     if isinstance(found, Interrupted):
         raise KeyboardInterrupt(f"{found}; the same call goes on from there") from None
     if isinstance(found, Exception):
@@ -122,7 +124,7 @@ def sweep(*overrides: str, **options: Any) -> Runs:
     """
     words = [*overrides, *written(options, swept=True)]
     target = f"hydra.sweeper._target_={CellSweeper.__module__}.{CellSweeper.__name__}"
-    with composing(["harness.sweep", "-m", *words]) as hydra:
+    with composing(["harness.sweep", "-m"], words) as hydra:
         return hydra.multirun("config", launch, [target, *words], with_log_configuration=False)
 
 
@@ -155,12 +157,13 @@ CellSweeper.__module__ = "hydra_plugins.harness_notebook"
 
 
 @contextmanager
-def composing(command: list[str]) -> Iterator[Hydra]:
-    """Hydra, as the command line has it; `command` is what records name as such. Raises ConfigError."""
-    before, sys.argv = sys.argv, command
+def composing(command: list[str], words: list[str]) -> Iterator[Hydra]:
+    """Hydra, as the command line has it, for these overrides; records name both as such. Raises ConfigError."""
+    before, sys.argv = sys.argv, [*command, *words]
     try:
         with in_one_line():
             register()
+            register_brought(OverridesParser.create().parse_overrides(words))
             Plugins.instance().register(CellSweeper)
             with initialize(config_path=None, job_name="harness", **VERSION):
                 yield GlobalHydra.instance().hydra  # type: ignore[misc]

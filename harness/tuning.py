@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Transformer
 from msgspec import Meta
 from omegaconf import OmegaConf
 
+import methods
 from harness import streams
 from harness.config import ConfigError
 from harness.config.methods import build_method, method_defaults
@@ -49,6 +50,7 @@ class TuneSweeper(HarnessSweeper):
         }
         self.arms = sorted(texts)
         configs, jobs, shapes = self.compose(arguments)
+        check_comparable(configs, trials)
         stage = Stage(configs, jobs, shapes, self.context, self.config, self.task_function)
         status = stage.run()
         if not configs[0]["harness"]["plan"] and not configs[0]["sweep"]["detach"] and status == 0:
@@ -76,11 +78,18 @@ def make_trials(block: Tune) -> dict[str, list[Options]]:
 def trials_of(name: str, grid: dict[str, list[Any]], count: int) -> list[Options]:
     """`count` points of a method's grid, drawn by a stream of its own where it has more; of an empty one its one point."""
     check_name("method", name)
+    if name in methods.groups():
+        raise ConfigError(f"tune: {name} is a group of methods: name each of them, with a grid of its own")
     if unknown := grid.keys() - method_defaults(name).keys():
         raise ConfigError(f"tune: method={name} knows no option {', '.join(sorted(unknown))}")
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    if twice := next((point for place, point in enumerate(points) if point in points[:place]), None):
+        raise ConfigError(f"tune: the grid of {name} has {twice} twice, and would count it as two trials")
     for point in points:
-        build_method({"method": {**method_defaults(name), **point, "name": name}})
+        try:
+            build_method({"method": {**method_defaults(name), **point, "name": name}})
+        except TypeError as error:
+            raise ConfigError(f"tune: method={name} cannot have {point}: {error}") from error
     if grid and len(points) < count:
         raise ConfigError(
             f"tune: the grid of {name} has {len(points)} points, fewer than the {count} trials of each method"
@@ -89,6 +98,25 @@ def trials_of(name: str, grid: dict[str, list[Any]], count: int) -> list[Options
         return points
     drawn = torch.randperm(len(points), generator=streams.generator("tune", name))[:count]
     return [points[i] for i in sorted(drawn.tolist())]
+
+
+def settings_of(config: Config) -> Config:
+    """What all trials have in common."""
+    teachers = {key: value for key, value in config["teachers"].items() if key != "set"}
+    return {**{key: config[key] for key in ("data", "model", "network", "train")}, "teachers": teachers}
+
+
+def check_comparable(configs: list[Config], trials: dict[str, list[Options]]) -> None:
+    """Raise ConfigError where a mean over a trial's runs would be one over different recipes, or of other methods."""
+    if other := {config["method"]["name"] for config in configs} - trials.keys():
+        raise ConfigError(
+            f"method={', '.join(sorted(other))}: a tuning's methods are those of tune.grids; leave it out"
+        )
+    if any(settings_of(config) != settings_of(configs[0]) for config in configs):
+        raise ConfigError(
+            "a tuning sweeps over seed and teachers.set alone, everything else is the same for all trials: tune each of "
+            "the others in a folder of its own (runs=FOLDER)"
+        )
 
 
 def choose(configs: list[Config], trials: dict[str, list[Options]]) -> int:
@@ -108,8 +136,8 @@ def choose(configs: list[Config], trials: dict[str, list[Options]]) -> int:
     if len(chosen) < len(trials):
         return 1
     first, file = configs[0], Path(configs[0]["runs"]) / FILE
-    settings = {key: first[key] for key in ("data", "model", "network", "train")}
-    settings["teachers"] = {**first["teachers"], "set": sorted({config["teachers"]["set"] for config in configs})}
+    settings = settings_of(first)
+    settings["teachers"]["set"] = sorted({config["teachers"]["set"] for config in configs})
     write_tuned(file, sorted({config["seed"] for config in configs}), settings, chosen)
     console.say(f"wrote {file}: tuned={file} gives these to the methods of a study, with seeds of its own")
     return 0

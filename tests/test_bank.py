@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from harness.app import run
 from harness.evaluation.metrics import evaluate
 from harness.run.data import load_images
 from harness.runtime.console import Console
+from harness.store.claim import Claim
 from harness.store.imports import read_import
 from harness.store.predictions import read_predictions
 from harness.store.record import read_record
@@ -91,6 +95,10 @@ def test_three_networks_teach_one_student(files, capsys):
         (lambda state: state.update({"stem.weight": torch.zeros(8, 3, 3, 3)}), "stem.weight is [8, 3, 3, 3], not"),
         (lambda state: state["classifier.bias"].fill_(torch.nan), "classifier.bias holds values that are no numbers"),
         (lambda state: state.update(note="hello"), "holds no weights by name"),
+        (lambda state: state.update({"stem.weight": state["stem.weight"].cfloat()}), "stem.weight is torch.complex64"),
+        (lambda state: state.update({"stem.weight": state["stem.weight"].long()}), "stem.weight is torch.int64"),
+        (lambda state: state.update({"stem.weight": state["stem.weight"].to("meta")}), "on meta"),
+        (lambda state: state.update({"stem.weight": state["stem.weight"].double() + 1e300}), "are no numbers"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_the_first_key(files, capsys, change, said):
@@ -106,17 +114,26 @@ def test_what_is_no_file_of_weights_is_refused(files, capsys):
     content = Path(files[0]).read_bytes()
     Path("cut.safetensors").write_bytes(content[:-20])
     Path("words.pt").write_text("hello")
+    os.mkfifo("pipe.pt")
+    itself: dict = {}
+    itself["model"] = itself
+    torch.save(itself, "itself.pt")
     for file, said in {
         "module.pt": "save network.state_dict()",
         "cut.safetensors": "cut.safetensors is no safetensors file",
         "words.pt": "words.pt is no safetensors file",
         "nowhere.pt": "nowhere.pt cannot be read: No such file",
+        "pipe.pt": "pipe.pt is no file of weights",
+        "itself.pt": "itself.pt holds no weights by name",
     }.items():
         assert add([file], "model=preresnet_tiny") == 2
         found = capsys.readouterr().err
         assert said in found and found.count("\n") == 1
     assert bank.main(["add", files[0], "data=digits", "model=preresnet_tiny"]) == 2
     assert "say which set it is: teachers.set=..." in capsys.readouterr().err
+    assert add(files[:1]) == 2 and "say which network it is: model=NAME" in capsys.readouterr().err
+    for wrong in ("--sd=0", "--sd=-1", "--mean=nan"):
+        assert add(files[:1], "model=preresnet_tiny", wrong) == 2 and "numbers, not" in capsys.readouterr().err
     assert (
         add(files, "model=preresnet_tiny,preresnet8") == 2 and "2 networks are named for 3" in capsys.readouterr().err
     )
@@ -138,6 +155,9 @@ def test_an_imported_set_is_nobody_elses(files, capsys):
     weights = teacher(0) / "student.safetensors"
     next(damage.flips(weights.read_bytes(), few=1)).inflict(weights)
     assert run([*student, "teachers.size=1"]) == 2 and "import it again" in capsys.readouterr().err
+    assert add(files[1:2], "model=preresnet_tiny") == 2 and add(files[:1], "model=preresnet_tiny") == 0  # mended
+    assert run([*student, "teachers.size=1"]) == 0
+    shutil.rmtree(next(Path("runs").glob("digits-*-kd-*")))
     assert bank.main(["remove", *WHICH]) == 0 and not list(Path("runs/teachers").glob("*-set7-*"))
     assert read_import(Path("runs/teachers"), "digits", 7) is None
     assert add(files[:1], "model=preresnet_tiny") == 0 and run([*student, "teachers.size=1"]) == 0
@@ -188,3 +208,39 @@ def test_pretrained_weights_keep_their_normalisation_and_the_order_of_their_clas
         Path("classes.txt").write_text(text)
         again = [*given[:-1], "teachers.set=2", "--classes", "classes.txt"]
         assert bank.main(["add", "pretrained.safetensors", *again]) == 2 and said in capsys.readouterr().err
+
+
+def test_a_set_stays_where_another_of_its_name_or_a_student_is(files, tmp_path, capsys):
+    """Folders of images have one name and many roots; who is being trained has no record that names its teachers."""
+    rng = np.random.default_rng(0)
+    for place in ("one", "other"):
+        for split, label in itertools.product(("train", "test"), range(10)):
+            (tmp_path / place / split / str(label)).mkdir(parents=True)
+            for number in range(3):
+                picture = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
+                picture.save(tmp_path / place / split / str(label) / f"{number}.png")
+    state = networks.build("preresnet_tiny", 10, (0.0,) * 3, (1.0,) * 3, torch.Generator(), 8).network.state_dict()
+    save_file(state, "colour.safetensors")
+    which = ["data=folder", "data.image_size=8", "teachers.set=7"]
+    assert bank.main(["add", "colour.safetensors", "model=preresnet_tiny", *which, "data.root=one"]) == 0
+    assert bank.main(["remove", *which, "data.root=other"]) == 2 and "has no set 7" in capsys.readouterr().err
+    assert read_import(Path("runs/teachers"), "folder", 7) is not None and teacher(0).is_dir()
+    student = Path("runs/folder-preresnet_tiny-kd-s0-000000000000")
+    with Claim(student):
+        assert bank.main(["remove", *which, "data.root=one"]) == 2 and "is being worked on" in capsys.readouterr().err
+    assert bank.main(["remove", *which, "data.root=one"]) == 0 and not teacher_places()
+
+
+def teacher_places() -> list[Path]:
+    return list(Path("runs/teachers").glob("*-set7-*"))
+
+
+def test_names_of_data_sets_may_begin_alike(files):
+    """A teacher's record says whose it is, where a name does not."""
+    assert add(files[:1], "model=preresnet_tiny") == 0
+    place = teacher(0)
+    own = read_record(place)["config"]["data"]
+    assert bank.find(place.parent, own, 7) == [place]
+    like = place.rename(place.with_name(place.name.replace("digits-", "digits-b-")))
+    assert bank.find(like.parent, {**own, "name": "digits-b"}, 7) == []
+    assert bank.find(like.parent, own, 7) == [like]

@@ -55,6 +55,16 @@ ALIKE = {
 }
 
 
+def test_sets_of_ones_own_go_by_their_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "own"))
+    run = harness.run(method="supervised", data="own:stripes", runs=tmp_path, **TINY)
+    runs = harness.sweep(method="supervised", data=["digits", "own:stripes"], runs=tmp_path, **TINY)
+    assert [each.config["data"]["name"] for each in runs] == ["digits", "own:stripes"]
+    assert runs[1]["digest"] == run["digest"]
+    with pytest.raises(ConfigError, match="no such file"):
+        harness.run(method="supervised", tuned=str(tmp_path / "tuned.yaml"), runs=tmp_path, **TINY)
+
+
 @pytest.mark.parametrize("case", ALIKE)
 def test_options_mean_what_they_mean_on_the_command_line(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -106,11 +106,33 @@ def test_a_changed_file_is_refused(tuned, tmp_path, capsys):
         ("{trials: 1, grids: {kd: {steps: [1]}}}", "method=kd knows no option steps"),
         ("{trials: 1, grids: {ensemble_kb: {}}}", "did you mean ensemble_kd"),
         ("{trials: 1, grids: {kd: {alpha: [3.0]}}}", "alpha"),
+        ("{trials: 1, grids: {kd: {temperature: [a]}}}", "method=kd cannot have"),
+        ("{trials: 2, grids: {kd: {temperature: [1, 1.0]}}}", "twice"),
+        ("{trials: 1, grids: {all: {}}}", "all is a group of methods"),
         ("null", "nothing to tune"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(tmp_path, capsys, block, said):
     assert tune.main([f"tune={block}", "seed=100", f"runs={tmp_path}"]) == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("train.lr=0.01,0.1", "sweeps over seed and teachers.set alone"), ("method=kd", "those of tune.grids")],
+)
+def test_trials_differ_in_their_options_alone(tmp_path, capsys, option, said):
+    """The mean over two recipes is of neither."""
+    block = "tune={trials: 1, grids: {supervised: {}}}"
+    assert tune.main([block, "seed=100", option, f"runs={tmp_path}"]) == 2 and said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_tuning_leaves_what_was_chosen(tuned, capsys):
+    before = (tuned / "tuned.yaml").read_bytes()
+    block = "tune={trials: 1, grids: {supervised: {}}}"
+    assert tune.main([block, "seed=100", *SMALL, f"runs={tuned}"]) == 2
+    assert "has what another tuning chose" in capsys.readouterr().err
+    assert (tuned / "tuned.yaml").read_bytes() == before
 
 
 def test_a_trial_that_diverges_is_none(tmp_path, capsys):

@@ -39,6 +39,8 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     """The function that a name brings. Raises ConfigError where there is none."""
     place = target(kind, name)
     module, _, function = place.partition(":")
+    if not EntryPoint.pattern.fullmatch(place) or not function:
+        raise ConfigError(f"{kind}={name} names no function as MODULE:FUNCTION")
     try:
         found = EntryPoint(name, place, GROUPS[kind]).load()
     except ModuleNotFoundError as error:
@@ -46,7 +48,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         raise ConfigError(f"{kind}={name}: no module named {error.name!r} in {where}") from error
     except AttributeError as error:
         raise ConfigError(f"{kind}={name}: {module} has no {function!r} ({error})") from error
-    except Exception as error:  # whatever somebody's module does where it is imported
+    except (Exception, SystemExit) as error:  # whatever somebody's module does where it is imported
         raise ConfigError(f"{kind}={name}: {module} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise ConfigError(f"{kind}={name}: {place} is no function but {type(found).__name__}")

@@ -50,8 +50,9 @@ def register_brought(overrides: Iterable[Override]) -> None:
     for override in overrides:
         if override.key_or_group != "data" or override.is_delete():
             continue
-        values = override.sweep_string_iterator() if override.is_discrete_sweep() else [override.value()]
-        for name in map(str, values):
+        # Not sweep_string_iterator, which has a backslash before each colon.
+        values = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
+        for name in (str(getattr(value, "text", value)) for value in values):
             if ":" in name:
                 ConfigStore.instance().store(group="data", name=name, node=brought.data_options(name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,9 +47,19 @@ class Source:
     sd: Sequence[float] | None = None
     classes: Sequence[str] | None = None
 
+    def about(self) -> dict[str, Any]:
+        """What decides the network that is made of it: the file's SHA-256, and how it is read."""
+        how = {"mean": self.mean, "sd": self.sd, "classes": self.classes}
+        return {
+            "sha256": digest(self.path),
+            **{key: None if value is None else list(value) for key, value in how.items()},
+        }
+
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The weights in a file by name, wrappers' prefixes stripped. Raises ConfigError where there are none."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no file of weights")
     try:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
@@ -60,8 +71,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ConfigError(
             f"{path} is no safetensors file and no torch file of weights alone ({type(error).__name__}): save network.state_dict()"
         ) from error
-    while isinstance(found, Mapping) and (inside := [key for key in INSIDE if isinstance(found.get(key), Mapping)]):
-        found = found[inside[0]]
+    for _ in INSIDE:  # no deeper: a file may hold itself
+        if isinstance(found, Mapping):
+            found = next((found[key] for key in INSIDE if isinstance(found.get(key), Mapping)), found)
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()) or not found:
         raise ConfigError(f"{path} holds no weights by name: save network.state_dict()")
     state = {str(name).replace("._orig_mod.", "."): value for name, value in found.items()}
@@ -80,7 +92,7 @@ def fit(source: Source, config: Config, data: Dataset) -> nn.Module:
     except ValueError as error:
         raise ConfigError(f"model={config['model']}: {error}") from error
     whole = network.state_dict()
-    if not any(name.startswith((OUTER, INNER)) for name in state):
+    if not state.keys() & whole.keys():  # of the bare network, which may have an INNER part of its own
         state = {INNER + name: value for name, value in state.items()}
     own = {name: value for name, value in whole.items() if name.startswith(OUTER)}
     state = {**own, **{name: value for name, value in whole.items() if name.endswith(COUNT)}, **state}
@@ -107,10 +119,20 @@ def check_fits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: 
                 f"{path} is no {model} for these images and classes: its {plain} is {list(found)}, not "
                 f"{list(tensor.shape)}{others}"
             )
-        if not state[name].isfinite().all():
+        if not is_alike(state[name], tensor):
+            kinds = f"{state[name].dtype} in {state[name].layout} on {state[name].device}"
+            raise ConfigError(f"{path}: {plain} is {kinds}, not plain {tensor.dtype} or nearly so")
+        if not state[name].to(tensor.dtype).isfinite().all():
             raise ConfigError(f"{path}: {plain} holds values that are no numbers")
     if unknown := next((name for name in state if name not in wanted), None):
         raise ConfigError(f"{path} is no {model}, which has no {unknown.removeprefix(INNER)}")
+
+
+def is_alike(found: Tensor, wanted: Tensor) -> bool:
+    """Whether a tensor's values are there, and those of a network's, but for rounding."""
+    dense = found.layout == torch.strided and found.device == wanted.device and not found.is_quantized
+    whole = not wanted.is_floating_point()  # as a COUNT is, which casts of whole networks make a fraction
+    return dense and (found.is_floating_point() or whole) and not found.is_complex()
 
 
 def normalise(network: nn.Module, source: Source, model: str) -> None:
@@ -122,6 +144,8 @@ def normalise(network: nn.Module, source: Source, model: str) -> None:
         if not hasattr(network, "normalise"):
             raise ConfigError(f"--{name}: model={model} normalises its input itself")
         buffer = getattr(network.normalise, name)
+        if not all(map(math.isfinite, values)) or (name == "sd" and min(values) <= 0):
+            raise ConfigError(f"--{name} must be {'positive ' if name == 'sd' else ''}numbers, not {list(values)}")
         if len(values) != len(buffer):
             raise ConfigError(f"--{name} has {len(values)} values, the images have {len(buffer)} channels")
         buffer.copy_(torch.tensor(list(values)).view_as(buffer))
@@ -187,13 +211,7 @@ def write_teacher(
         "teacher_weights": {},
         "teacher_views": False,
         "data": fingerprint,
-        "imported": {
-            "file": source.path.name,
-            "sha256": digest(source.path),
-            "mean": None if source.mean is None else list(source.mean),
-            "sd": None if source.sd is None else list(source.sd),
-            "classes": None if source.classes is None else list(source.classes),
-        },
+        "imported": {"file": source.path.name, **source.about()},
     }
     record, lost = without_infinities(record)
     record["notes"] = [*notes, *(f"{name} is no number" for name in lost)]

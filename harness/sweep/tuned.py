@@ -33,8 +33,14 @@ class Tuned(TypedDict):
 
 
 def write_tuned(path: Path, seeds: list[int], settings: dict[str, Any], methods: dict[str, Choice]) -> None:
+    """Raises ConfigError where the file has another choice, which studies may have used."""
     found = {"seeds": seeds, "settings": settings, "methods": methods}
     content = {**found, "digest": digest_of(found)}
+    if path.exists() and read_tuned(path)["digest"] != content["digest"]:
+        raise ConfigError(
+            f"{path} has what another tuning chose, and stays as it is: give this one a folder of its own (runs=FOLDER), or "
+            "remove the file; the same command then runs nothing again"
+        )
     write_atomically(
         path, "# chosen by python -m harness.tune on validation data\n" + yaml.safe_dump(content, sort_keys=False)
     )

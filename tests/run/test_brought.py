@@ -26,6 +26,29 @@ OWN = ROOT / "tests" / "own"
 README = ROOT / "harness" / "training"
 
 
+# Of networks that are tried here.
+LAYERS = """
+import itertools, torch
+from torch import nn
+ONE, COUNT = nn.Linear(192, 10), itertools.count()
+def linear(): return nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+class Shift(nn.Module):
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+    def forward(self, images): return images + self.by
+class Inplace(nn.Module):
+    def forward(self, images): return images.mul_(2)
+class Noise(nn.Module):
+    def forward(self, images): return images + torch.rand(())
+def numbered():
+    layer = nn.Module()
+    layer.level = nn.Parameter(torch.tensor(float(next(COUNT))))
+    layer.forward = lambda images: images * layer.level
+    return layer
+"""
+
+
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """Write modules into a folder that Python looks into, as the current one is."""
@@ -83,6 +106,12 @@ def test_a_module_of_the_current_folder_goes_with_the_jobs(tmp_path):
     assert not list((tmp_path / "runs" / ".code").glob("*/own.py"))
 
 
+def test_sets_of_ones_own_are_swept_over_by_their_paths(tmp_path):
+    """Beside each other, and beside the harness's."""
+    records = sweep(tmp_path, "method=supervised", "data=digits,own:stripes,'own:stripes'")
+    assert {record["config"]["data"]["name"] for record in records} == {"digits", "own:stripes"}
+
+
 def test_the_source_is_part_of_the_codes_hash(own, tmp_path):
     name = own("mynets", "def wide(classes, channels, size): ...")
     before = provenance.code.__wrapped__((name,))
@@ -97,14 +126,20 @@ def test_the_source_is_part_of_the_codes_hash(own, tmp_path):
         ("nowhere:wide", {}, "no module named 'nowhere'"),
         ("mynets:narrow", {}, "mynets has no 'narrow'"),
         ("mynets:nn", {}, "is no function but module"),
+        ("mynets:", {}, "names no function as MODULE:FUNCTION"),
+        (":wide", {}, "names no function as MODULE:FUNCTION"),
+        ("../mynets:wide", {}, "names no function as MODULE:FUNCTION"),
+        ("mynets:wide:er", {}, "names no function as MODULE:FUNCTION"),
         ("mynets:wide", {"depth": 3}, "unexpected keyword argument 'depth'"),
         ("broken:wide", {}, "broken cannot be imported: ZeroDivisionError"),
+        ("leaving:wide", {}, "leaving cannot be imported: SystemExit"),
         ("preresnet8", {"width": 3}, "preresnet8 has no options"),
     ],
 )
 def test_a_name_that_brings_no_network_is_refused_in_one_line(own, name, given, said):
     own("mynets", example(README / "networks" / "README.md", "mynets.py"))
     own("broken", "1 / 0")
+    own("leaving", "raise SystemExit(0)")
     with pytest.raises(ConfigError, match=re.escape(said)) as error:
         check_name("model", name, given)
     assert str(error.value).startswith(f"model={name}") and "\n" not in str(error.value)
@@ -117,12 +152,29 @@ def test_a_name_that_brings_no_network_is_refused_in_one_line(own, name, given, 
         ("return nn.Flatten()", "answers images [2, 3, 8, 8] with [2, 192], not with logits [2, 10]"),
         ("return nn.Linear(7, classes)", "takes no images [2, 3, 8, 8]"),
         ("raise OSError('no weights here')", "cannot be made: OSError: no weights here"),
+        ("raise SystemExit(0)", "cannot be made: SystemExit"),
+        ("return linear().requires_grad_(False)", "no parameter to train"),
+        ("return torch.jit.script(linear())", "a module of TorchScript"),
+        ("return nn.Sequential(nn.ReLU(inplace=True), Shift(-1), nn.ReLU(inplace=True), linear())", None),
+        ("return nn.Sequential(Inplace(), linear())", "writes to its images"),
+        ("return nn.Sequential(Noise(), linear())", "in another way each time"),
+        ("return nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))", None),
+        ("return nn.Sequential(nn.Flatten(), ONE)", "gives the same weights to each of its networks"),
+        ("return nn.Sequential(numbered(), linear())", "does not draw 0.level by torch's own generator"),
     ],
 )
 def test_what_is_no_network_for_these_images_is_refused(own, body, said):
-    own("mynets", f"from torch import nn\ndef make(classes, channels, size):\n    {body}\n")
+    own("mynets", f"{LAYERS}\ndef make(classes, channels, size):\n    {body}\n")
+
+    def build():
+        return networks.build("mynets:make", 10, (0.5,) * 3, (0.2,) * 3, torch.Generator().manual_seed(3), 8)
+
+    if said is None:
+        one, same = (build().state_dict() for _ in range(2))
+        assert all(torch.equal(one[name], same[name]) for name in one)
+        return
     with pytest.raises(ValueError, match=re.escape(said)):
-        networks.build("mynets:make", 10, (0.5,) * 3, (0.2,) * 3, size=8)
+        build()
 
 
 def test_initial_weights_are_the_streams(own):
@@ -176,7 +228,25 @@ def test_files_are_read_as_a_folders_are(own, tmp_path):
         ("{'train': (x, y[:9]), 'test': (x, y)}", "40 images but 9 labels"),
         ("{'train': (x, y), 'test': (x, y + 0.5)}", "one whole number an image"),
         ("{'train': (x, y), 'test': (x, np.eye(4)[y])}", "one whole number an image"),
-        ("{'train': (x, y), 'test': (x, y), 'classes': ['a']}", "labels from 0 to 3, not from 0 to 0"),
+        ("{'train': (x, y), 'test': (x, y), 'classes': ['a']}", "labels from 0 to 3, more than its 1 classes"),
+        ("{'train': (x, y), 'test': (x, y - 1)}", "labels from -1 to 2: they count from 0"),
+        ("{'train': (x, y * 10**12), 'test': (x, y)}", "more than its 40 images to train on"),
+        ("{'train': (x, y), 'test': (x, y.astype(np.uint64) + np.uint64(2**63))}", "they count from 0"),
+        ("{'train': (x, y), 'test': (x[:0], y[:0])}", "is empty"),
+        ("{'train': (x, y), 'test': (x, y), 'classes': {0: 'a', 1: 'b', 2: 'c', 3: 'd'}}", "classes of type dict"),
+        ("{'train': (x, y), 'test': (x, y), 'classes': {'a', 'b', 'c', 'd'}}", "classes of type set"),
+        ("{'train': (x, y), 'test': (x, y), 'classes': 'abcd'}", "classes of type str"),
+        ("{'train': (x, y), 'test': (x, y), 'classes': 4}", "classes of type int"),
+        ("{'train': (x, y), 'test': (x, y), 'classes': list('aabc')}", "two classes named 'a'"),
+        (
+            "{'train': (x, y), 'test': ([x[0], x[1, 1:]] * 20, y)}",
+            "no images and labels that could be read: ValueError",
+        ),
+        (
+            "{'train': (x, y), 'test': ((image for image in x), y)}",
+            "no images and labels that could be read: TypeError",
+        ),
+        ("exit(0)", "SystemExit: 0"),
         ("{'train': (x, y), 'test': (['a.png'] * 40, y)}", "files for one split and pixels for another"),
         ("[x, y]", "returns list, not a dictionary"),
         ("{'train': x, 'test': (x, y)}", "not (images, labels)"),

@@ -15,7 +15,7 @@ are. Labels count from 0. Everything else, from moments to fingerprints, is the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,7 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
             f"data={name} returns {', '.join(map(repr, sorted(map(str, unknown))))}, which means nothing here"
         )
     listed = {split: read(found, name, split) for split in SPLITS if (found := given.get(split)) is not None}
-    most = 1 + max(int(labels.max()) if len(labels) else 0 for _, labels in listed.values())
-    classes = [str(label) for label in (range(most) if given.get("classes") is None else given["classes"])]
+    classes = classes_of(given.get("classes"), [labels for _, labels in listed.values()], f"data={name}")
     if "validation" not in listed:
         listed["train"], listed["validation"] = split_off(
             listed["train"], classes, config["validation"], None, f"data={name}"
@@ -71,7 +70,7 @@ def call(config: Mapping[str, Any]) -> dict[str, Any]:
         found = brought.load("data", name)(None if root is None else Path(root), **config["options"])
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"data={name}: {type(error).__name__}: {error}") from error
     if not isinstance(found, Mapping):
         raise ConfigError(f"data={name} returns {type(found).__name__}, not a dictionary of splits")
@@ -83,7 +82,16 @@ def read(found: Any, name: str, split: str) -> Listed:
     where = f"the {split} split of data={name}"
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise ConfigError(f"{where} is not (images, labels)")
-    images, labels = images_of(found[0], where), labels_of(found[1], where)
+    try:
+        if len(found[1]) == 0:
+            raise ConfigError(f"{where} is empty")
+        images, labels = images_of(found[0], where), labels_of(found[1], where)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever NumPy and torch make of somebody's objects
+        raise ConfigError(
+            f"{where} is no images and labels that could be read: {type(error).__name__}: {error}"
+        ) from error
     if len(images) != len(labels):
         raise ConfigError(f"{where} has {len(images)} images but {len(labels)} labels")
     return images, labels
@@ -93,7 +101,7 @@ def images_of(images: Any, where: str) -> Tensor | list[Path]:
     """Images [N, C, H, W], or their files."""
     if isinstance(images, list | tuple) and all(isinstance(image, str | Path) for image in images):
         return [Path(image) for image in images]
-    pixels = torch.as_tensor(images if isinstance(images, Tensor) else np.asarray(images).copy())
+    pixels = images.detach().cpu() if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images).copy())
     if pixels.dtype != torch.uint8:
         raise ConfigError(f"{where} has pixels of {pixels.dtype}, not uint8 from 0 to 255")
     if pixels.dim() == 3:
@@ -110,14 +118,40 @@ def images_of(images: Any, where: str) -> Tensor | list[Path]:
 
 def labels_of(labels: Any, where: str) -> Tensor:
     """Labels [N] of int64; one of several columns [N, 1] is taken for [N]."""
-    given = np.asarray(labels)
+    given = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
     if given.ndim != 1 or given.dtype.kind not in "iub":
         raise ConfigError(
             f"{where} has labels {list(given.shape)} of {given.dtype}: one whole number an image is known"
         )
+    low, high = int(given.min()), int(given.max())
+    if low < 0 or high > torch.iinfo(torch.int64).max:
+        raise ConfigError(f"{where} has labels from {low} to {high}: they count from 0")
     return torch.from_numpy(given.astype(np.int64))
+
+
+def classes_of(names: Any, labels: Sequence[Tensor], where: str) -> list[str]:
+    """The names of the classes, in the order of their labels. names: what was returned as such, None for none.
+
+    Raises ConfigError where they are no such names, or labels [N] go beyond them.
+    """
+    most = 1 + max(int(split.max()) for split in labels)
+    if names is None:
+        known = len(labels[0])  # every class is trained on
+        found = [str(label) for label in range(min(most, known))]
+    elif isinstance(names, str | Mapping | Set) or not isinstance(names, Iterable):
+        raise ConfigError(
+            f"{where} returns classes of type {type(names).__name__}: give a list of names, in the order of labels"
+        )
+    else:
+        found = [str(name) for name in names]
+    if twice := next((name for name in found if found.count(name) > 1), None):
+        raise ConfigError(f"{where} has two classes named {twice!r}")
+    if most > len(found):
+        of = f"{len(found)} classes" if names is not None else f"{len(found)} images to train on"
+        raise ConfigError(f"{where} has labels from 0 to {most - 1}, more than its {of}: labels count from 0")
+    return found
 
 
 def check_alike(splits: list[Split], name: str) -> None:
