@@ -57,10 +57,13 @@ def test_a_study_gets_what_was_tuned_and_its_table_says_so(tuned, tmp_path):
     (kd,) = {str(config["method"]) for config in runs["config"] if config["method"]["name"] == "kd"}
     chosen = yaml.safe_load(file.read_text())
     assert all(f"'{key}': {value}" in kd for key, value in chosen["methods"]["kd"]["options"].items())
-    about = {"digest": chosen["digest"], "trials": 2, "over": ["alpha", "temperature"]}
+    about = {"digest": chosen["digest"], "trials": 2, "over": ["alpha", "temperature"], "on": "digits x preresnet_tiny"}
     assert [config["tuned"] for config in runs["config"] if config["method"]["name"] == "kd"] == [about] * 2
     notes = " ".join(summarise(runs, Study()).tables[0].notes)
-    assert "kd over alpha, temperature (2 trials); supervised over nothing (1 trials)" in notes
+    assert (
+        "kd over alpha, temperature (2 trials on digits x preresnet_tiny); supervised over nothing (1 trials on"
+        in notes
+    )
     assert run([*common[:-1], "method=kd", "seed=0", f"tuned={file}"]) == 0  # the same run, alone
     assert len(list(tmp_path.glob("digits-*"))) == 4
     assert run(["-m", "method=ensemble_kd", *common]) == 0

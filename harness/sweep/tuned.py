@@ -81,7 +81,8 @@ def apply(overrides: Sequence[str]) -> tuple[str, ...]:
     seed = said["seed"].value() if "seed" in said else 0
     if seed in found["seeds"]:
         raise ConfigError(f"seed={seed} was tuned on (tuned={path}): a study has seeds of its own")
-    about = {"digest": found["digest"], "trials": choice["trials"], "over": sorted(choice["options"])}
+    on = f"{found['settings']['data']['name']} x {found['settings']['model']}"
+    about = {"digest": found["digest"], "trials": choice["trials"], "over": sorted(choice["options"]), "on": on}
     texts: list[str] = []
     for text, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True):
         if override.key_or_group == "tuned":

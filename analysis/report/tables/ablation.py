@@ -140,13 +140,13 @@ def _cell(runs: pd.DataFrame, m: metrics.Metric) -> str:
 
 def _tuned(done: pd.DataFrame) -> list[str]:
     """Which arms were tuned, over what, by how many trials each."""
-    found: dict[tuple[str, int], list[str]] = {}
+    found: dict[tuple[str, int, str], list[str]] = {}
     for arm, mine in done.groupby("arm", sort=True):
         about = mine["config"].iloc[0].get("tuned")
         if isinstance(about, dict):
             over = ", ".join(map(str, about.get("over") or ())) or "nothing"
-            found.setdefault((plain(over), about.get("trials", 1)), []).append(arm)
-    told = [f"{', '.join(arms)} over {over} ({trials} trials)" for (over, trials), arms in found.items()]
+            found.setdefault((plain(over), about.get("trials", 1), plain(str(about.get("on")))), []).append(arm)
+    told = [f"{', '.join(arms)} over {over} ({trials} trials on {on})" for (over, trials, on), arms in found.items()]
     return [f"Tuned on validation NLL, with seeds of their own: {'; '.join(told)}."] if told else []
 
 
