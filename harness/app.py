@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -27,6 +27,9 @@ from harness.runtime.console import STOPPED, complain
 from harness.store.files import Damaged
 from harness.sweep.expansion import check_elements
 from harness.sweep.tuned import apply
+
+if TYPE_CHECKING:
+    from harness.sweep.sweeper import HarnessSweeper
 
 FAILED, MISUSED = 1, 2
 VERSION: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}  # 1.4 warns of it
@@ -61,6 +64,14 @@ def run(arguments: list[str]) -> int:
         sys.argv = command
         os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.update(HYDRA_FULL_ERROR=before)
     return 0
+
+
+def sweep_by(sweeper: type[HarnessSweeper], arguments: list[str]) -> int:
+    """A sweep by a sweeper of a command's own; returns the exit status, as `run`."""
+    from harness.sweep.sweeper import target_of
+
+    Plugins.instance().register(sweeper)
+    return run(["-m", target_of(sweeper), *(word for word in arguments if word not in ("-m", "--multirun"))])
 
 
 @hydra.main(config_path=None, config_name="config", **VERSION)

@@ -24,10 +24,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from harness.config import ConfigError
 from harness.config.options import FOLDERS
 from harness.runtime.console import Console, complain, one_line, run_command
@@ -120,34 +116,22 @@ def compose(overrides: Sequence[str]) -> tuple[Config, list[str]]:
     from hydra import initialize
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from harness.app import VERSION, one_line
-    from harness.config.composition import plain, register, register_brought, settle_paths
-    from harness.run.checks import validate
+    from harness.app import VERSION, configure, in_one_line
+    from harness.config.composition import register, register_brought, words
 
-    try:
+    with in_one_line():
         register()
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         register_brought(parsed)
-        keys = {override.key_or_group for override in parsed}
-        if missing := {"data", "teachers.set"} - keys:
-            raise ConfigError(f"say which set it is: {' and '.join(f'{key}=...' for key in sorted(missing))}")
-        models = [name for override in parsed if override.key_or_group == "model" for name in values_of(override)]
-        others = [override.input_line for override in parsed if override.key_or_group != "model"]
-        chosen = [[f"model={name}"] for name in models] or [[]]
-        with initialize(config_path=None, **(VERSION or {"version_base": None})):
-            composed = [compose_by_hydra("config", ["method=supervised", *others, *model]) for model in chosen]
-        configs = [settle_paths(plain(one)) for one in composed]
-        for config in configs:
-            validate(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(one_line(error)) from error
+    keys = {override.key_or_group for override in parsed}
+    if missing := {"data", "teachers.set"} - keys:
+        raise ConfigError(f"say which set it is: {' and '.join(f'{key}=...' for key in sorted(missing))}")
+    models = [name for override in parsed if override.key_or_group == "model" for name in words(override)]
+    others = [override.input_line for override in parsed if override.key_or_group != "model"]
+    chosen = [[f"model={name}"] for name in models] or [[]]
+    with in_one_line(), initialize(config_path=None, **(VERSION or {"version_base": None})):
+        configs = [configure(compose_by_hydra("config", ["method=supervised", *others, *model])) for model in chosen]
     return configs[0], models
-
-
-def values_of(override: Override) -> list[str]:
-    """What an option is set to, one or several."""
-    values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
-    return [str(getattr(value, "text", value)) for value in values]
 
 
 def find(bank: Path, data: Config, number: int, anywhere: bool = False) -> list[Path]:

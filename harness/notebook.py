@@ -42,7 +42,7 @@ from harness.runtime.interruption import Interrupted
 from harness.store.history import read_history
 from harness.store.identity import run_directory
 from harness.sweep.expansion import quoted
-from harness.sweep.sweeper import HarnessSweeper
+from harness.sweep.sweeper import HarnessSweeper, target_of
 from harness.sweep.tuned import apply
 
 GROUPS = {"method": str, "data": Data, "train": Train}  # what is chosen by name, and the type of its options
@@ -123,9 +123,8 @@ def sweep(*overrides: str, **options: Any) -> Runs:
     Raises ConfigError for what cannot be run, KeyboardInterrupt where it was stopped: the same call then goes on.
     """
     words = [*overrides, *written(options, swept=True)]
-    target = f"hydra.sweeper._target_={CellSweeper.__module__}.{CellSweeper.__name__}"
     with composing(["harness.sweep", "-m"], words) as hydra:
-        return hydra.multirun("config", launch, [target, *words], with_log_configuration=False)
+        return hydra.multirun("config", launch, [target_of(CellSweeper), *words], with_log_configuration=False)
 
 
 def attempt(composed: DictConfig) -> Run | Exception:

@@ -21,14 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     if {"-h", "--help"} & set(arguments):
         print(__doc__, end="")
         return 0
-    from hydra.core.plugins import Plugins
-
-    from harness import app  # torch, which help does not wait for
+    from harness.app import sweep_by  # torch, which help does not wait for
     from harness.sequential import StudySweeper
 
-    Plugins.instance().register(StudySweeper)
-    target = f"hydra.sweeper._target_={StudySweeper.__module__}.{StudySweeper.__name__}"
-    return app.run(["-m", target, *(argument for argument in arguments if argument not in ("-m", "--multirun"))])
+    return sweep_by(StudySweeper, arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 import methods
@@ -43,6 +43,16 @@ def register() -> None:
             store.store(group="sweep", name=preset.name.removesuffix(".yaml"), node=node, package="_global_")
 
 
+def words(override: Override) -> list[str]:
+    """What an option is set to, one or several, as texts; not as sweep_string_iterator, with a backslash before each colon."""
+    values = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
+    return list(map(word, values))
+
+
+def word(element: Any) -> str:
+    return element.text if isinstance(element, QuotedString) else str(element)
+
+
 def register_brought(overrides: Iterable[Override]) -> None:
     """Tell Hydra those data sets that overrides choose as MODULE:FUNCTION."""
     from hydra.core.config_store import ConfigStore
@@ -50,9 +60,7 @@ def register_brought(overrides: Iterable[Override]) -> None:
     for override in overrides:
         if override.key_or_group != "data" or override.is_delete():
             continue
-        # Not sweep_string_iterator, which has a backslash before each colon.
-        values = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
-        for name in (str(getattr(value, "text", value)) for value in values):
+        for name in words(override):
             if ":" in name:
                 ConfigStore.instance().store(group="data", name=name, node=brought.data_options(name))
 

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 import methods
 from harness.config import ConfigError
+from harness.config.composition import word
 
 Job = tuple[str, ...]  # a run's overrides, in the order in which Hydra applies them
 OPTION = re.compile(r"(?!hydra\.)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -89,10 +90,6 @@ def check_elements(override: Override) -> None:
         raise ConfigError(
             f"{override.input_line}: a range or pattern is no value of a list: give each value, one by one"
         )
-
-
-def word(element: Any) -> str:
-    return element.text if isinstance(element, QuotedString) else str(element)
 
 
 def expand_groups(names: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ is done, trains teachers before students, and lets no run take another with it.
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 from datetime import datetime
@@ -24,7 +25,7 @@ from harness.run.checks import validate
 from harness.sweep.composer import Composed, Composer, outline
 from harness.sweep.expansion import Expansion, Job, to_override
 from harness.sweep.sweep import Sweep
-from harness.sweep.tuned import apply
+from harness.sweep.tuned import apply, read_tuned
 
 Config = dict[str, Any]
 
@@ -87,7 +88,13 @@ class HarnessSweeper(Sweeper):
     def amended(jobs: list[Job]) -> list[Job]:
         """Jobs with what was tuned for them."""
         tuned = any(text.startswith("tuned=") for text in (jobs[0] if jobs else ()))
-        return [apply(job) for job in jobs] if tuned else jobs
+        read = functools.cache(read_tuned)  # once, for all of them
+        return [apply(job, read) for job in jobs] if tuned else jobs
+
+
+def target_of(sweeper: type[HarnessSweeper]) -> str:
+    """The override by which Hydra sweeps with it, once it is registered."""
+    return f"hydra.sweeper._target_={sweeper.__module__}.{sweeper.__name__}"
 
 
 def check_jobs_own(overrides: list[Override]) -> None:

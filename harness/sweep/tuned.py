@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -60,16 +60,17 @@ def read_tuned(path: Path) -> Tuned:
     return found
 
 
-def apply(overrides: Sequence[str]) -> tuple[str, ...]:
+def apply(overrides: Sequence[str], read: Callable[[Path], Tuned] = read_tuned) -> tuple[str, ...]:
     """A run's overrides with what was tuned for its method: as if it stood behind `method=NAME`.
 
     Raises ConfigError where the file does not know the method, where the overrides say an option otherwise, and for a seed
     that it was tuned on.
     """
-    said = {o.key_or_group: o for o in OverridesParser.create().parse_overrides(list(overrides))}
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    said = {override.key_or_group: override for override in parsed}
     if "tuned" not in said or (path := said["tuned"].value()) is None:
         return tuple(overrides)
-    found = read_tuned(Path(str(path)).expanduser())
+    found = read(Path(str(path)).expanduser())
     if "method" not in said:
         raise ConfigError("tuned=FILE needs method=NAME beside it")
     name = str(said["method"].value())
@@ -84,7 +85,7 @@ def apply(overrides: Sequence[str]) -> tuple[str, ...]:
     on = f"{found['settings']['data']['name']} x {found['settings']['model']}"
     about = {"digest": found["digest"], "trials": choice["trials"], "over": sorted(choice["options"]), "on": on}
     texts: list[str] = []
-    for text, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True):
+    for text, override in zip(overrides, parsed, strict=True):
         if override.key_or_group == "tuned":
             texts.append(f"tuned={Transformer.str(about)}")
         elif override.key_or_group == "method":
