@@ -9,7 +9,6 @@ import itertools
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import entr, log_softmax, logsumexp, softmax
 
 BINS = 15
@@ -93,6 +92,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     For an ensemble the logits are the log of the averaged probabilities. Where every image is classified right the NLL
     falls with T down to 0 and there is no minimum: T is 1 then.
     """
+    from scipy.optimize import minimize_scalar  # half a second, which a command that trains nothing need not wait for
+
     logits = np.asarray(logits, np.float64)
     if (logits.argmax(1) == np.asarray(labels)).all():
         return 1.0

@@ -1,7 +1,9 @@
-"""scikit-learn's handwritten digits: 1,797 real 8x8 images in ten classes, part of the package (no download)."""
+"""The handwritten digits that come with scikit-learn: 1,797 real 8x8 images in ten classes (no download)."""
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,10 @@ import torch
 from harness.runtime.console import Console
 from harness.training.data.dataset import Dataset, Split, check_validation
 
-CLASSES, VALIDATION, TEST = 10, 300, 997
+CLASSES, VALIDATION = 10, 300
+# A letter for every image, t(rain), v(alidation) or (t)e(st): 500, 300 and 997, stratified, as `draw` drew
+# them. Kept, so that they depend on no version of scikit-learn, and no run waits a second for its import.
+SPLIT = Path(__file__).with_suffix(".txt")
 
 
 def load(config: dict[str, Any], console: Console) -> Dataset:
@@ -18,21 +23,29 @@ def load(config: dict[str, Any], console: Console) -> Dataset:
 
     Of train and validation images together there are 800, however many are held out.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    grey, labels = load_digits(return_X_y=True)  # grey levels 0..16
-    images = np.rint(grey.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    rows = np.arange(len(labels))
-    rest, test = train_test_split(rows, test_size=TEST, stratify=labels, random_state=0)
-    held = check_validation(config["validation"] or VALIDATION, len(rest), CLASSES, "digits")
-    train, validation = train_test_split(rest, test_size=held, stratify=labels[rest], random_state=0)
+    package = importlib.util.find_spec("sklearn")
+    table = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",", dtype=np.int64)
+    labels = table[:, -1]
+    images = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)  # grey levels 0..16
+    letters = np.array(list("".join(SPLIT.read_text().split())))
+    train, validation, test = (np.flatnonzero(letters == letter) for letter in "tve")
+    held = check_validation(config["validation"] or VALIDATION, len(labels) - len(test), CLASSES, "digits")
+    if held != VALIDATION:
+        train, validation = draw(labels, len(test), held)
 
     def split(rows: np.ndarray) -> Split:
-        rows = np.sort(rows)
-        return Split(torch.from_numpy(images[rows]), torch.from_numpy(labels[rows].astype(np.int64)))
+        return Split(torch.from_numpy(images[rows]), torch.from_numpy(labels[rows]))
 
     pixels = images[train] / 255
     return Dataset(
         CLASSES, (float(pixels.mean()),), (float(pixels.std()),), split(train), split(validation), split(test)
     )
+
+
+def draw(labels: np.ndarray, test: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the train and validation images, where so many images are for testing and for validation."""
+    from sklearn.model_selection import train_test_split
+
+    rest, _ = train_test_split(np.arange(len(labels)), test_size=test, stratify=labels, random_state=0)
+    drawn = train_test_split(rest, test_size=validation, stratify=labels[rest], random_state=0)
+    return np.sort(drawn[0]), np.sort(drawn[1])

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from harness import streams
 from harness.config import ConfigError
 from harness.config.options import DATA
 from harness.run.data import load_images
 from harness.runtime.console import Console
-from harness.training.data import MODULES, Dataset, Split, cifar, fashion_mnist, load, svhn, tiny_imagenet
+from harness.training.data import MODULES, Dataset, Split, cifar, digits, fashion_mnist, load, svhn, tiny_imagenet
 from harness.training.data.archives import Archive
 from harness.training.data.augmentation import Augmentation
 from harness.training.data.batches import DeviceBatches
@@ -76,6 +77,16 @@ def test_formats(tmp_path, write, name, classes, shape, sizes):
     assert data.train.labels.dtype == torch.int64
     assert len(data.mean) == len(data.sd) == shape[0]
     assert load_small(name, tmp_path, validation=validation).fingerprint() == data.fingerprint()
+
+
+def test_the_split_of_the_digits_is_what_is_drawn_of_scikit_learns_images():
+    images, labels = load_digits(return_X_y=True)
+    train, validation = digits.draw(labels, 997, 300)
+    mine = load(asdict(DATA["digits"]))
+    for split, rows in ((mine.train, train), (mine.validation, validation)):
+        assert np.array_equal(split.images[:, 0].flatten(1), np.rint(images[rows] * (255 / 16)))
+        assert np.array_equal(split.labels, labels[rows])
+    assert len(mine.test.labels) == 997
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
