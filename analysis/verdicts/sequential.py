@@ -111,8 +111,10 @@ def outcomes(runs: pd.DataFrame, column: str) -> dict[Place, Outcomes]:
 
 def _bad(runs: pd.DataFrame, column: str) -> NDArray:
     """[runs] bool: not ended well, or without a finite value."""
-    values = runs[column].astype(float) if column in runs else np.full(len(runs), np.nan)
-    return (failed(runs, column) | ~np.isfinite(values)).to_numpy() if len(runs) else np.zeros(0, bool)
+    if not len(runs):
+        return np.zeros(0, bool)
+    values = runs[column].to_numpy(float) if column in runs else np.nan  # where none ended well
+    return failed(runs, column) | ~np.isfinite(values)
 
 
 def stand(runs: pd.DataFrame, study: Study, seeds: list[int], sets: list[int]) -> list[Standing]:

@@ -110,6 +110,17 @@ def test_failed_runs_are_the_worst(statistic):
     assert found["differences"][1] == 0, "where both failed neither is worse"
 
 
+@pytest.mark.parametrize("statistic", ["mean", "rank"])
+def test_a_look_at_runs_that_have_all_failed_decides_nothing(statistic):
+    """No run has a metric, so the table has no column of any."""
+    declared = study(sequential={**BLOCK["sequential"], "statistic": statistic})
+    gone = {(arm, 0, seed): "failed" for arm in ("kd", "combined", "perturbation") for seed in range(10)}
+    runs = runs_of({"combined": 0.0, "perturbation": 0.0}, statuses=gone).drop(columns="nll")
+    look = sequential.entry(runs, declared, list(range(6)), [0], 1, "d", None, "2026-01-01T00:00:00")
+    assert len(look["failed"]) == 18
+    assert {standing["verdict"] for standing in look["standings"]} == {"open"}
+
+
 def test_no_later_look_changes_what_a_failed_run_was():
     runs = runs_of({"combined": -0.2, "perturbation": 0.0}, statuses={("combined", 0, 2): "failed"})
     early = stand(runs, study(), 6)["combined"]["differences"]
