@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from analysis.records.looks import read_looks
 from harness.store.record import read_record, write_record
+from harness.study import main
 from tests.heads import Head, one, records
 
 pytestmark = pytest.mark.slow
@@ -24,7 +27,30 @@ OPTIONS = (
 
 
 def study(runs: Path, *more: str, margins: str = "") -> Head:
+    """As a process of its own, which can be killed."""
     return Head(*OPTIONS, STUDY % margins, *more, runs=runs, module="harness.study")
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """The same in this process; its exit status and what it said."""
+
+    def study_here(runs: Path, *more: str, margins: str = "") -> tuple[int, str]:
+        status = main([*OPTIONS, STUDY % margins, *more, f"runs={runs}"])
+        return status, "".join(capsys.readouterr())
+
+    return study_here
+
+
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that was killed after its first look."""
+    runs = tmp_path_factory.mktemp("looked")
+    head = study(runs)
+    head.until(lambda: ended(head) or ((runs / "looks.jsonl").exists() and log(runs)), "the first look")
+    head.send(signal.SIGKILL)
+    head.ends()
+    return runs
 
 
 def log(runs: Path) -> list[dict]:
@@ -44,10 +70,10 @@ def ended(head: Head) -> bool:
     return head.process.poll() is not None
 
 
-def test_killed_and_called_again_it_comes_to_the_same_looks(tmp_path: Path) -> None:
+def test_killed_and_called_again_it_comes_to_the_same_looks(here: Callable, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    straight = study(whole)
-    assert straight.ends() == 0, straight.said
+    status, said = here(whole)
+    assert status == 0, said
     assert [len(look["seeds"]) for look in log(whole)] == list(LOOKS)
 
     head = study(cut)
@@ -63,58 +89,51 @@ def test_killed_and_called_again_it_comes_to_the_same_looks(tmp_path: Path) -> N
     before = (cut / "looks.jsonl").read_text()
     with (cut / "looks.jsonl").open("a") as file:
         file.write('{"format": 1, "look": 2, "ta')  # a look that a dying process cut short
-    head = study(cut)
-    assert head.ends() == 0, head.said
-    assert "look 2 of up to 3, at 6 seeds" in head.said
+    status, said = here(cut)
+    assert status == 0, said
+    assert "look 2 of up to 3, at 6 seeds" in said
     assert (cut / "looks.jsonl").read_text().startswith(before), "what is logged is never rewritten"
     assert content(cut) == content(whole)
 
-    again = study(cut)
-    assert again.ends() == 0
-    assert "the study has ended at look 3" in again.said
+    status, said = here(cut)
+    assert status == 0 and "the study has ended at look 3" in said
     assert len(log(cut)) == 3
 
 
-def test_it_stops_when_it_knows(tmp_path: Path) -> None:
-    head = study(tmp_path, margins=",margins:{nll:2.0}")
-    assert head.ends() == 0, head.said
+def test_it_stops_when_it_knows(here: Callable, tmp_path: Path) -> None:
+    status, said = here(tmp_path, margins=",margins:{nll:2.0}")
+    assert status == 0, said
     (last,) = log(tmp_path)[-1]["standings"]
     assert (last["verdict"], last["decided"]) == ("equivalent", 2)
     assert students(tmp_path) == 12
-    assert "12 runs of the 16 that all seeds would have taken" in head.said
+    assert "12 runs of the 16 that all seeds would have taken" in said
 
 
-def test_runs_that_were_looked_at_must_not_change(tmp_path: Path) -> None:
-    head = study(tmp_path)
-    head.until(lambda: ended(head) or ((tmp_path / "looks.jsonl").exists() and log(tmp_path)), "the first look")
-    head.send(signal.SIGKILL)
-    head.ends()
+def test_runs_that_were_looked_at_must_not_change(here: Callable, looked: Path, tmp_path: Path) -> None:
+    shutil.copytree(looked, tmp_path, dirs_exist_ok=True)
     place = one(tmp_path, "*-ensemble_kd-s2-*")
     record = read_record(place)
     record["metrics"]["student"]["test"]["nll"] += 0.5
     write_record(place, record)
-    head = study(tmp_path)
-    assert head.ends() == 2
-    assert "are not those that look 1 saw" in head.said
+    status, said = here(tmp_path)
+    assert status == 2, said
+    assert "are not those that look 1 saw" in said
     assert len(log(tmp_path)) == 1
 
 
-def test_another_recipe_is_another_study(tmp_path: Path) -> None:
-    head = study(tmp_path)
-    head.until(lambda: ended(head) or ((tmp_path / "looks.jsonl").exists() and log(tmp_path)), "the first look")
-    head.send(signal.SIGKILL)
-    head.ends()
+def test_another_recipe_is_another_study(here: Callable, looked: Path, tmp_path: Path) -> None:
+    shutil.copytree(looked, tmp_path, dirs_exist_ok=True)
     before = students(tmp_path)
-    head = study(tmp_path, "train.lr=0.01")
-    assert head.ends() == 2
-    assert "has looks of a study that was declared otherwise" in head.said
-    head = study(tmp_path, "seed=7,6,5,4,3,2,1,0")
-    assert head.ends() == 2
-    assert "has looks at seeds in another order" in head.said
+    status, said = here(tmp_path, "train.lr=0.01")
+    assert status == 2, said
+    assert "has looks of a study that was declared otherwise" in said
+    status, said = here(tmp_path, "seed=7,6,5,4,3,2,1,0")
+    assert status == 2, said
+    assert "has looks at seeds in another order" in said
     (tmp_path / "looks.jsonl").unlink()
-    head = study(tmp_path, margins=",alpha:0.2")
-    assert head.ends() == 2
-    assert "were not made under this study" in head.said and "use another runs=FOLDER" in head.said
+    status, said = here(tmp_path, margins=",alpha:0.2")
+    assert status == 2, said
+    assert "were not made under this study" in said and "use another runs=FOLDER" in said
     assert students(tmp_path) == before
     assert not (tmp_path / "looks.jsonl").exists()
 
@@ -140,25 +159,26 @@ def test_failed_runs_have_ended_as_the_worst(tmp_path: Path) -> None:
     assert attempts == {place.name: place.read_text() for place in tmp_path.glob("*raises*/attempts.jsonl")}
 
 
-def test_what_is_no_sequential_study_is_refused(tmp_path: Path) -> None:
-    head = Head("method=kd", "seed=0,1", runs=tmp_path, module="harness.study")
-    assert head.ends() == 2
-    assert "declares no `study.sequential`" in head.said
-    head = study(tmp_path, "seed=range(5)")
-    assert head.ends() == 2
-    assert "the last look needs 8 seeds, the sweep has 5" in head.said
-    head = study(tmp_path, "hydra.sweeper.arms=['method=kd']")
-    assert head.ends() == 2
-    assert "the sweep has no runs of ensemble_kd" in head.said
-    head = study(tmp_path, "force=true")
-    assert head.ends() == 2
-    assert "force=true would replace runs" in head.said
+def test_what_is_no_sequential_study_is_refused(
+    here: Callable, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["method=kd", "seed=0,1", f"runs={tmp_path}"]) == 2
+    assert "declares no `study.sequential`" in capsys.readouterr().err
+    status, said = here(tmp_path, "seed=range(5)")
+    assert status == 2, said
+    assert "the last look needs 8 seeds, the sweep has 5" in said
+    status, said = here(tmp_path, "hydra.sweeper.arms=['method=kd']")
+    assert status == 2, said
+    assert "the sweep has no runs of ensemble_kd" in said
+    status, said = here(tmp_path, "force=true")
+    assert status == 2, said
+    assert "force=true would replace runs" in said
 
 
-def test_a_plan_says_what_looking_may_save(tmp_path: Path) -> None:
-    head = study(tmp_path, "harness.plan=true")
-    assert head.ends() == 0
-    assert "8 runs: 0 done before, 8 to run" in head.said
-    assert "at most 16 students" in head.said
-    assert "by 2 standard deviations: about 1" in head.said
+def test_a_plan_says_what_looking_may_save(here: Callable, tmp_path: Path) -> None:
+    status, said = here(tmp_path, "harness.plan=true")
+    assert status == 0, said
+    assert "8 runs: 0 done before, 8 to run" in said
+    assert "at most 16 students" in said
+    assert "by 2 standard deviations: about 1" in said
     assert not records(tmp_path)
