@@ -21,7 +21,7 @@ from harness.evaluation.metrics import evaluate
 from harness.run.data import load_images
 from harness.runtime.console import Console
 from harness.store.claim import Claim
-from harness.store.imports import read_import
+from harness.store.imports import import_file, read_import
 from harness.store.predictions import read_predictions
 from harness.store.record import read_record
 from harness.training import networks
@@ -161,6 +161,17 @@ def test_an_imported_set_is_nobody_elses(files, capsys):
     assert bank.main(["remove", *WHICH]) == 0 and not list(Path("runs/teachers").glob("*-set7-*"))
     assert read_import(Path("runs/teachers"), "digits", 7) is None
     assert add(files[:1], "model=preresnet_tiny") == 0 and run([*student, "teachers.size=1"]) == 0
+
+
+def test_a_set_whose_import_nobody_knows_of_any_more_is_not_trained_anew(files, capsys):
+    assert add(files[:1], "model=preresnet_tiny") == 0
+    said = import_file(Path("runs/teachers"), "digits", 7)
+    said.unlink()
+    student = ["method=kd", "train=smoke", "train.steps_per_epoch=3", "teachers.size=1"]
+    assert run([*student, "teachers.set=7"]) == 2
+    assert f"{said} is gone: import it again" in capsys.readouterr().err
+    assert run([*student, "teachers.set=8"]) == 0
+    assert add(files[:1], "model=preresnet_tiny") == 0 and run([*student, "teachers.set=7"]) == 0
 
 
 def test_an_import_that_was_cut_short_is_repeated(files, monkeypatch):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError
 from harness.config.methods import build_method
 from harness.config.options import Train
-from harness.store.identity import bank_folder, run_directory
-from harness.store.imports import read_import
-from harness.store.record import RECORD
+from harness.store.files import Damaged
+from harness.store.identity import bank_folder, in_path, run_directory
+from harness.store.imports import import_file, read_import
+from harness.store.record import RECORD, read_record
 
 Config = dict[str, Any]
 
@@ -26,7 +28,10 @@ def teacher_configs(config: Config) -> list[Config]:
     size = 0 if build_method(config).teachers == 0 else config["teachers"]["size"]
     imported = read_import(bank_folder(config), config["data"]["name"], config["teachers"]["set"]) if size else None
     if imported is None:
-        return [teacher_config(config, member) for member in range(size)]
+        members = [teacher_config(config, member) for member in range(size)]
+        if members and not run_directory(members[0]).exists():
+            check_not_imported(config)
+        return members
     check_imported(config, len(imported))
     members = [imported_config(config, about, member) for member, about in enumerate(imported[:size])]
     for member in members:
@@ -69,6 +74,22 @@ def imported_config(config: Config, about: dict[str, Any], member: int) -> Confi
 def is_imported(config: Config) -> bool:
     """Whether a teacher's configuration is of one that was trained elsewhere."""
     return config["train"]["epochs"] == 0
+
+
+def check_not_imported(config: Config) -> None:
+    """Raise ConfigError where a set that is to be trained has imported teachers, of which no file says any more (or yet)
+    that they are the set.
+    """
+    bank, data, number = bank_folder(config), config["data"]["name"], config["teachers"]["set"]
+    for place in sorted(bank.glob(f"{in_path(data)}-*-set{number}-m*-*")):
+        with contextlib.suppress(Damaged):  # a record that cannot be believed says nothing
+            record = read_record(place)
+            if record is None or record["config"]["data"]["name"] != data or not is_imported(record["config"]):
+                continue
+            raise ConfigError(
+                f"teachers.set={number} was imported, as {place} says, but {import_file(bank, data, number)} is gone: import "
+                "it again (python -m harness.bank add), or choose another set"
+            )
 
 
 def check_imported(config: Config, count: int) -> None:
