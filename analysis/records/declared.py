@@ -209,13 +209,13 @@ def _plain(names: Any) -> tuple[str, ...]:
 
 def read_study(path: str | Path) -> Study:
     """The study block of a sweep's YAML file."""
-    from analysis.records.yaml_file import read_yaml
+    from harness.store.yaml_file import read_yaml
 
     path = Path(path)
     try:
         content = read_yaml(path)
     except Damaged as error:
-        raise AnalysisError(str(error)) from error
+        raise AnalysisError(one_line(str(error))) from error
     if content is None:
         raise AnalysisError(f"no such study file: {path}")
     if not isinstance(content, dict) or "study" not in content:
