@@ -197,7 +197,9 @@ def _published(body: dict[str, Any]) -> Published:
             f"{one_line(str(error))}: source, data and model are texts, arms has for each arm {{metric: [a value a run]}}"
         ) from error
     arms = {
-        plain(arm): {metric(name).column: tuple(values) for name, values in numbers.items()}
+        plain(arm): {
+            metric(name).column: tuple(limits.outcome(name, v) for v in values) for name, values in numbers.items()
+        }
         for arm, numbers in body["arms"].items()
     }
     return Published(one_line(body["source"]), body["data"], body["model"], arms)
