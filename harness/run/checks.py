@@ -48,7 +48,11 @@ def validate(config: dict[str, Any]) -> None:
         validate_recipe({**config["train"], **teachers["train"]}, "teachers.train")
     require(
         method.minimum_teachers() <= teachers["size"],
-        f"method={config['method']['name']} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}",
+        f"method={chosen} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}",
+    )
+    require(
+        method.most_teachers is None or teachers["size"] <= method.most_teachers,
+        f"method={chosen} learns from {method.most_teachers} teachers at most: teachers.size={teachers['size']}",
     )
     devices = config["devices"]
     require(devices >= 1, f"devices must be at least 1, not {devices}")
