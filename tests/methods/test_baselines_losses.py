@@ -234,6 +234,20 @@ def test_dirichlet_distributions_are_scipys(classes):
     np.testing.assert_allclose(mean_log(torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)), drawn, atol=0.01)
 
 
+@pytest.mark.parametrize("scale", [1e3, 1e5, 1e8, 1e17, 1e80])
+def test_the_entropy_of_a_sharp_dirichlet_is_no_noise(scale):
+    """It is of a normal distribution then: scaling by c takes (K - 1)/2 log c. Its terms are 1e80 times as large."""
+    alpha = (1 + draw(4, 10).exp()).requires_grad_()
+    found = entropy(scale * alpha)
+    if scale <= 1e5:
+        expected = torch.tensor([dirichlet.entropy(row) for row in (scale * alpha.detach()).numpy()])
+    else:
+        expected = entropy(1e5 * alpha) - 4.5 * np.log(scale / 1e5)
+    torch.testing.assert_close(found, expected.to(found), rtol=1e-9, atol=1e-6 if scale <= 1e5 else 1e-4)
+    (slope,) = torch.autograd.grad(found.sum(), alpha)
+    torch.testing.assert_close((slope * alpha).sum(1), torch.full((4,), -4.5, dtype=torch.float64), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize(("members", "values"), [(2, 4), (3, 1), (4, 10), (8, 10), (8, 3)])
 @pytest.mark.parametrize("cap", [0.6, 1.0, "1/M"])
 def test_the_shortest_combination_is_a_generic_solvers(members, values, cap):
