@@ -218,6 +218,33 @@ def test_labels_may_be_distributions(name):
     torch.testing.assert_close(loss_of(method, z, t, certain), loss_of(method, z, t))
 
 
+@pytest.mark.parametrize("off", [0, 1])
+@pytest.mark.parametrize("name", LOSSES)
+def test_certain_teachers_leave_numbers(name, off):
+    """Their softmaxes are exactly 0 and 1, of the label or, in part, of another class."""
+    z, _ = case(name, 3)
+    classes = (LABELS + off * torch.arange(3)[:, None]) % K
+    certain, z = 2e3 * torch.eye(K)[classes], z.float().requires_grad_()
+    loss = loss_of(methods.load(name)(), z, certain)
+    (gradient,) = torch.autograd.grad(loss, z)
+    assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["ae_kd", "ca_mkd"])
+def test_the_label_counts_once_whatever_the_weight(name):
+    z, t = case(name, 3)
+    label, one, three = (float(loss_of(methods.load(name)(weight=weight), z, t)) for weight in (0, 1, 3))
+    assert label == pytest.approx(label_term(z.numpy())) and three - label == pytest.approx(3 * (one - label))
+
+
+def test_the_weights_of_dkd_are_of_its_two_parts():
+    z, t = case("dkd", 2)
+    against, among = decouple(z / 4, torch.softmax(t / 4, -1).mean(0), LABELS)
+    for weights in ((1.0, 0.0), (0.0, 1.0), (2.0, 3.0)):
+        found = loss_of(DKD(label_class=weights[0], other_classes=weights[1]), z, t)
+        torch.testing.assert_close(found, 16 * (weights[0] * against + weights[1] * among).mean())
+
+
 # What they are made of
 
 

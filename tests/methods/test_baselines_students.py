@@ -245,6 +245,11 @@ def test_ae_kd_says_how_many_teachers_it_can_weigh():
     assert AEKD.most_teachers == 8
 
 
+@pytest.mark.parametrize("name", ["ca_mkd", "proxy_end2", "latentbe_gaussian", "batch_ensemble", "latentbe_tdiv"])
+def test_what_compares_teachers_needs_two(name):
+    assert methods.load(name)().minimum_teachers() == 2
+
+
 def test_every_method_names_its_source():
     for name in itertools.chain(methods.VARIANTS, methods.BASELINES):
         source = methods.load(name).citation
