@@ -156,7 +156,7 @@ def choose(configs: list[Config], trials: dict[str, list[Options]]) -> int:
         known = {number: nll for number, nll in scores.items() if nll is not None}
         lost = f"; {len(scores) - len(known)} of them diverged" if len(known) < len(scores) else ""
         if not known:
-            console.say(f"{name}: all of {len(scores)} trials diverged: nothing is chosen")
+            console.say(f"{name}: all of {len(scores)} trials diverged: leave it out of tune.grids, or give it others")
             continue
         best = min(known, key=known.get)
         chosen[name] = Choice(options=several[best], trials=len(several), nll=known[best])
