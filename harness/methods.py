@@ -1,7 +1,7 @@
 """`python -m harness.methods [--teachers M]`: every method, what it costs, and where it is from.
 
 Those of this package, of `method=all` and `method=baselines`, and those that installed packages bring; with their default
-options and M teachers.
+options and M teachers; "-" where a method cannot learn from so many.
 
     passes      what a training step costs, in forward passes of one network on a batch; a backward pass counts 2
     training    all steps, relative to a supervised run by the same recipe; what teachers cost is not in it
@@ -37,9 +37,12 @@ class Row(NamedTuple):
 
 
 def describe(name: str, method: Method, teachers: int) -> Row:
-    passes = method.passes(teachers)
-    training = passes / 3 * method.epochs(EPOCHS, teachers) / EPOCHS
-    costs = f"{passes:g}", f"{training:.2f}", f"{method.inference_passes(teachers):g}"
+    if method.minimum_teachers() <= teachers <= (method.most_teachers or teachers):
+        passes = method.passes(teachers)
+        training = passes / 3 * method.epochs(EPOCHS, teachers) / EPOCHS
+        costs = f"{passes:g}", f"{training:.2f}", f"{method.inference_passes(teachers):g}"
+    else:
+        costs = "-", "-", "-"
     options = [f"{key}={value}" for key, value in asdict(method).items() if value or key != "reestimate_bn"]
     return Row(name, *costs, " ".join(options) or "-", method.citation)
 

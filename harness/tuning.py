@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -28,14 +29,16 @@ from harness.sweep.tuned import Choice, write_tuned
 
 Config = dict[str, Any]
 Options = dict[str, Any]
+Records = dict[Path, dict[str, Any]]
 FILE = "tuned.yaml"
+ENDED = ("done", "diverged")  # what a run came to by itself; one that failed says nothing of its options
 
 
 class Tune(TypedDict):
     """The block `tune:`."""
 
     trials: Annotated[int, Meta(ge=1)]
-    grids: dict[str, dict[str, list[Any]]]
+    grids: Annotated[dict[str, dict[str, list[Any]]], Meta(min_length=1)]
 
 
 class TuneSweeper(HarnessSweeper):
@@ -82,12 +85,13 @@ def trials_of(name: str, grid: dict[str, list[Any]], count: int) -> list[Options
         raise ConfigError(f"tune: {name} is a group of methods: name each of them, with a grid of its own")
     if unknown := grid.keys() - method_defaults(name).keys():
         raise ConfigError(f"tune: method={name} knows no option {', '.join(sorted(unknown))}")
+    for key, values in grid.items():
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise ConfigError(f"tune: the grid of {name} has {key}={twice[0]} twice, and would count it as two trials")
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    if twice := next((point for place, point in enumerate(points) if point in points[:place]), None):
-        raise ConfigError(f"tune: the grid of {name} has {twice} twice, and would count it as two trials")
     for point in points:
         try:
-            build_method({"method": {**method_defaults(name), **point, "name": name}})
+            build_method({"method": whole(name, point)})
         except TypeError as error:
             raise ConfigError(f"tune: method={name} cannot have {point}: {error}") from error
     if grid and len(points) < count:
@@ -98,6 +102,11 @@ def trials_of(name: str, grid: dict[str, list[Any]], count: int) -> list[Options
         return points
     drawn = torch.randperm(len(points), generator=streams.generator("tune", name))[:count]
     return [points[i] for i in sorted(drawn.tolist())]
+
+
+def whole(name: str, options: Options) -> Options:
+    """`method` in the configuration of a trial."""
+    return {"name": name, **method_defaults(name), **options}
 
 
 def settings_of(config: Config) -> Config:
@@ -117,17 +126,37 @@ def check_comparable(configs: list[Config], trials: dict[str, list[Options]]) ->
             "a tuning sweeps over seed and teachers.set alone, everything else is the same for all trials: tune each of "
             "the others in a folder of its own (runs=FOLDER)"
         )
+    found = [config["method"] for config in configs]
+    wanted = [whole(name, options) for name, several in trials.items() for options in several]
+    if other := [method for method in found if method not in wanted] + [m for m in wanted if m not in found]:
+        name, defaults = other[0]["name"], whole(other[0]["name"], {})
+        options = ", ".join(f"{key}={value}" for key, value in other[0].items() if value != defaults[key])
+        raise ConfigError(
+            f"tune.grids and the command line disagree about the trial {name}: {options or 'its defaults'}: leave out method.*; "
+            "what is the same for all trials stands in the grid, as its one value"
+        )
 
 
 def choose(configs: list[Config], trials: dict[str, list[Options]]) -> int:
-    """Write what was chosen, and say it; returns the exit status."""
+    """Write what was chosen, and say it; returns the exit status: 1 where runs have no outcome yet, or a method none.
+
+    Raises ConfigError where the runs cannot be compared.
+    """
     console, chosen = Console(), {}
+    records = {directory: settled(directory) for directory in map(run_directory, configs)}
+    if missing := [place for place, record in records.items() if record is None or record["status"] not in ENDED]:
+        console.say(
+            f"{len(missing)} of {len(records)} runs have no outcome ({missing[0].name} ...): nothing is chosen before they do; "
+            "the same command runs them again"
+        )
+        return 1
+    check_alike(records)
     for name, several in trials.items():
-        scores = {number: score(configs, name, options) for number, options in enumerate(several)}
+        scores = {number: score(records, name, options) for number, options in enumerate(several)}
         known = {number: nll for number, nll in scores.items() if nll is not None}
-        lost = f"; {len(scores) - len(known)} of them failed" if len(known) < len(scores) else ""
+        lost = f"; {len(scores) - len(known)} of them diverged" if len(known) < len(scores) else ""
         if not known:
-            console.say(f"{name}: none of {len(scores)} trials has an outcome: nothing is chosen")
+            console.say(f"{name}: all of {len(scores)} trials diverged: leave it out of tune.grids, or give it others")
             continue
         best = min(known, key=known.get)
         chosen[name] = Choice(options=several[best], trials=len(several), nll=known[best])
@@ -143,18 +172,25 @@ def choose(configs: list[Config], trials: dict[str, list[Options]]) -> int:
     return 0
 
 
-def score(configs: list[Config], name: str, options: Options) -> float | None:
-    """The mean validation NLL of a trial over its runs; None where one of them failed or diverged."""
-    wanted = {**method_defaults(name), **options}
-    found = []
-    for config in configs:
-        if config["method"] != {"name": name, **wanted}:
-            continue
-        record = settled(run_directory(config))
-        if record is None or record["status"] != "done":
-            return None
-        found.append(record["metrics"]["student"]["validation"]["nll"])
-    return statistics.fmean(found) if found else None
+def check_alike(records: Records) -> None:
+    """Raise ConfigError where trials differ in more than their options: in the code that made them, or in the data."""
+    for key in ("code", "data"):
+        found = Counter(record["provenance"].get(key) for record in records.values())
+        del found[None]
+        if len(found) > 1:
+            told = ", ".join(f"{value} ({count} runs)" for value, count in found.items())
+            raise ConfigError(
+                f"these trials are of different {key}: {told}; tune in a folder of its own (runs=FOLDER), or run them all "
+                "again by force=true"
+            )
+
+
+def score(records: Records, name: str, options: Options) -> float | None:
+    """The mean validation NLL of a trial over its runs; None where one of them diverged."""
+    mine = [record for record in records.values() if record["config"]["method"] == whole(name, options)]
+    if any(record["status"] != "done" for record in mine):
+        return None
+    return statistics.fmean(record["metrics"]["student"]["validation"]["nll"] for record in mine)
 
 
 # Hydra loads sweepers from under hydra_plugins only, as `harness.sweep.sweeper` says.

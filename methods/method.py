@@ -56,6 +56,7 @@ class Method:
 
     citation: ClassVar[str] = ""  # Authors. Title. Venue, year.
     teachers: ClassVar[int | None] = None  # how many it learns from; None: all of the set
+    most_teachers: ClassVar[int | None] = None  # the largest teacher set it can learn from; None: any
     # Whether devices that share a batch come to what one comes to: not where something is drawn for every image, which each
     # would draw for its own, nor where the loss is no mean over images.
     divisible: ClassVar[bool] = True

@@ -31,6 +31,7 @@ REFUSED = {
     "method.pair=[0,4]": "method=combined needs at least 5 teachers: teachers.size=4",
     "harness.plan=true": "harness.plan=true shows what a sweep would run: add -m",
     "teachers.size=1": "method=combined needs at least 2 teachers",
+    "method=ae_kd teachers.size=9": "method=ae_kd learns from 8 teachers at most: teachers.size=9",
     "method=kd teachers.size=0": "teachers.size must be at least 1",
     "device=cuda:99": "usable GPUs",
     "device=abacus": "unknown device 'abacus'",

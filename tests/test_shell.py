@@ -83,6 +83,14 @@ def test_methods_are_listed_with_what_they_cost(tmp_path: Path) -> None:
     assert {*methods.VARIANTS, *methods.BASELINES, "twice"} == shown.keys()
 
 
+@pytest.mark.parametrize(("teachers", "cannot"), [("1", {"combined", "ca_mkd", "ae_kd"}), ("9", {"ae_kd"})])
+def test_a_method_that_cannot_learn_from_so_many_costs_nothing(teachers, cannot, capsys) -> None:
+    assert show_methods(["--teachers", teachers]) == 0
+    rows = [re.split(r" {2,}", line) for line in capsys.readouterr().out.splitlines()[1:]]
+    without = {row[0] for row in rows if row[1:4] == ["-"] * 3}
+    assert cannot <= without and not {"kd", "ensemble_kd", "soup", "deep_ensemble"} & without
+
+
 def test_teachers_that_there_cannot_be_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         show_methods(["--teachers", "0"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from analysis.records.study import Study
 from analysis.report.summary import summarise
 from harness import tune
 from harness.app import run
-from harness.store.record import read_record
+from harness.store.record import read_record, write_record
+from harness.sweep.tuned import read_tuned, write_tuned
 
 SMALL = ("train=smoke", "train.steps_per_epoch=12", "teachers.size=2", "evaluate.diagnostics=false")
 TUNE = "+tune={trials: 2, grids: {supervised: {}, kd: {temperature: [1.0, 4.0, 64.0], alpha: [1.0, 0.5]}}}".replace(
@@ -58,6 +60,7 @@ def test_a_study_gets_what_was_tuned_and_its_table_says_so(tuned, tmp_path):
     chosen = yaml.safe_load(file.read_text())
     assert all(f"'{key}': {value}" in kd for key, value in chosen["methods"]["kd"]["options"].items())
     about = {"digest": chosen["digest"], "trials": 2, "over": ["alpha", "temperature"], "on": "digits x preresnet_tiny"}
+    about["seeds"] = [100, 101]
     assert [config["tuned"] for config in runs["config"] if config["method"]["name"] == "kd"] == [about] * 2
     notes = " ".join(summarise(runs, Study()).tables[0].notes)
     assert (
@@ -80,6 +83,9 @@ def test_a_study_gets_what_was_tuned_and_its_table_says_so(tuned, tmp_path):
         (["method=combined"], "knows supervised, kd, not method=combined"),
         (["seed=0"], "needs method=NAME"),
         (["-m", "method=kd,supervised", "seed=0,101"], "seed=101 was tuned on"),
+        (["method=kd", 'seed="100"'], "seed=100 was tuned on"),
+        (["method=kd", "seed=${train.batch_size}", "train.batch_size=100"], "seed=100 was tuned on"),
+        (["-m", "method=kd,supervised", "seed='0','101'"], "seed=101 was tuned on"),
     ],
 )
 def test_what_was_tuned_is_not_said_otherwise(tuned, tmp_path, capsys, arguments, said):
@@ -92,6 +98,10 @@ def test_a_changed_file_is_refused(tuned, tmp_path, capsys):
     file = tmp_path / "tuned.yaml"
     for changed, said in {
         text.replace("nll: ", "nll: 1", 1): "was changed after the tuning",
+        text.replace("nll: ", "nll: .nan #", 1): "is not what python -m harness.tune has written",
+        text.replace("network: {}", "network: {a: 2020-01-01}", 1): "is not what python -m harness.tune has written",
+        text.replace("network: {}", "network: &a {a: *a}", 1): "is not what python -m harness.tune has written",
+        text.replace("network: {}", "network: {1: a, b: c}", 1): "is not what python -m harness.tune has written",
         "trials: 3": "is not what python -m harness.tune has written",
         "[": "is not what python -m harness.tune has written",
     }.items():
@@ -112,6 +122,7 @@ def test_a_changed_file_is_refused(tuned, tmp_path, capsys):
         ("{trials: 1, grids: {kd: {temperature: [a]}}}", "method=kd cannot have"),
         ("{trials: 2, grids: {kd: {temperature: [1, 1.0]}}}", "twice"),
         ("{trials: 1, grids: {all: {}}}", "all is a group of methods"),
+        ("{trials: 1, grids: {}}", "grids has for each method"),
         ("null", "nothing to tune"),
     ],
 )
@@ -121,7 +132,11 @@ def test_what_cannot_be_tuned_is_refused(tmp_path, capsys, block, said):
 
 @pytest.mark.parametrize(
     ("option", "said"),
-    [("train.lr=0.01,0.1", "sweeps over seed and teachers.set alone"), ("method=kd", "those of tune.grids")],
+    [
+        ("train.lr=0.01,0.1", "sweeps over seed and teachers.set alone"),
+        ("method=kd", "those of tune.grids"),
+        ("method.reestimate_bn=true", "disagree about the trial supervised: reestimate_bn=True"),
+    ],
 )
 def test_trials_differ_in_their_options_alone(tmp_path, capsys, option, said):
     """The mean over two recipes is of neither."""
@@ -142,4 +157,30 @@ def test_a_trial_that_diverges_is_none(tmp_path, capsys):
     block = "tune={trials: 2, grids: {perturbation: {temperature: [1.0e+30, 4.0]}}}"
     assert tune.main([block, "seed=100", *SMALL, f"runs={tmp_path}"]) in (0, 1)
     found = yaml.safe_load((tmp_path / "tuned.yaml").read_text())["methods"]["perturbation"]
-    assert found["options"] == {"temperature": 4.0} and "1 of them failed" in capsys.readouterr().out
+    assert found["options"] == {"temperature": 4.0} and "1 of them diverged" in capsys.readouterr().out
+
+
+def test_nothing_is_chosen_before_every_trial_has_an_outcome(tmp_path, capsys):
+    """A trial that could not be run is no worse than the others."""
+    block = "tune={trials: 1, grids: {supervised: {}, deep_ensemble: {}}}"
+    arguments = [block, "seed=100", *SMALL, "teachers.size=1", "teachers.model=preresnet8", f"runs={tmp_path}"]
+    assert tune.main(arguments) == 1 and not (tmp_path / "tuned.yaml").exists()
+    assert "1 of 2 runs have no outcome" in capsys.readouterr().out
+
+
+def test_trials_of_two_codes_are_not_compared(tuned, tmp_path, capsys):
+    runs = tmp_path / "trials"
+    shutil.copytree(tuned, runs)
+    (runs / "tuned.yaml").unlink()
+    place = next(runs.glob("digits-*-supervised-*"))
+    record = read_record(place)
+    write_record(place, {**record, "provenance": {**record["provenance"], "code": "another"}})
+    assert tune.main([TUNE, "seed=100,101", *SMALL, f"runs={runs}"]) == 2 and not (runs / "tuned.yaml").exists()
+    assert "different code: " in capsys.readouterr().err
+
+
+def test_what_is_written_can_be_read(tmp_path):
+    """Also where two parts of it are one object, which YAML would write as an alias."""
+    shared = {"a": [1, 2]}
+    write_tuned(tmp_path / "tuned.yaml", [1], {"data": shared, "network": shared}, {})
+    assert read_tuned(tmp_path / "tuned.yaml")["settings"] == {"data": shared, "network": shared}

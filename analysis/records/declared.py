@@ -197,7 +197,9 @@ def _published(body: dict[str, Any]) -> Published:
             f"{one_line(str(error))}: source, data and model are texts, arms has for each arm {{metric: [a value a run]}}"
         ) from error
     arms = {
-        plain(arm): {metric(name).column: tuple(values) for name, values in numbers.items()}
+        plain(arm): {
+            metric(name).column: tuple(limits.outcome(name, v) for v in values) for name, values in numbers.items()
+        }
         for arm, numbers in body["arms"].items()
     }
     return Published(one_line(body["source"]), body["data"], body["model"], arms)
@@ -209,13 +211,13 @@ def _plain(names: Any) -> tuple[str, ...]:
 
 def read_study(path: str | Path) -> Study:
     """The study block of a sweep's YAML file."""
-    from analysis.records.yaml_file import read_yaml
+    from harness.store.yaml_file import read_yaml
 
     path = Path(path)
     try:
         content = read_yaml(path)
     except Damaged as error:
-        raise AnalysisError(str(error)) from error
+        raise AnalysisError(one_line(str(error))) from error
     if content is None:
         raise AnalysisError(f"no such study file: {path}")
     if not isinstance(content, dict) or "study" not in content:

@@ -10,6 +10,8 @@ from msgspec import Meta
 from analysis.records import metrics
 from analysis.records.errors import AnalysisError
 from analysis.records.texts import plain
+from harness.store.face import Metrics
+from harness.store.files import Damaged, check_shape
 
 MOST = 1e9  # what is larger, or infinite, is no limit
 # Sampled sign flips reach no p below 1e-5, exact ones with 32 seeds none below 5e-10, for a family too.
@@ -36,6 +38,19 @@ def margin(column: str, value: Any) -> float:
     if share and number >= 1:
         raise AnalysisError(f"the margin of {column} is a share, such as 0.01 for 1 %: {number:g} lets everything pass")
     return number
+
+
+def outcome(column: str, value: float) -> float:
+    """What somebody found for a metric, in the unit in which records have it. Raises AnalysisError."""
+    m = metrics.metric(column)
+    try:
+        check_shape({m.column: value}, Metrics, column)
+        fits = m.scale != 100 or 0 <= value <= 1
+    except Damaged:
+        fits = False
+    if not fits:
+        raise AnalysisError(f"{value:g} is no {plain(column)}: a share or a loss, as in records, such as 0.81 for 81 %")
+    return value
 
 
 def seeds(value: Any) -> int:

@@ -31,6 +31,7 @@ def validate(config: dict[str, Any]) -> None:
         not isinstance(config["tuned"], str),
         f"tuned={config['tuned']} is given on the command line, or in a sweep's params",
     )
+    check_seed(config)
     validate_data(config["data"])
     for name in config["evaluate"]["ood"] or ():
         check_name("data", name)
@@ -47,7 +48,11 @@ def validate(config: dict[str, Any]) -> None:
         validate_recipe({**config["train"], **teachers["train"]}, "teachers.train")
     require(
         method.minimum_teachers() <= teachers["size"],
-        f"method={config['method']['name']} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}",
+        f"method={chosen} needs at least {method.minimum_teachers()} teachers: teachers.size={teachers['size']}",
+    )
+    require(
+        method.most_teachers is None or teachers["size"] <= method.most_teachers,
+        f"method={chosen} learns from {method.most_teachers} teachers at most: teachers.size={teachers['size']}",
     )
     devices = config["devices"]
     require(devices >= 1, f"devices must be at least 1, not {devices}")
@@ -74,6 +79,15 @@ def validate(config: dict[str, Any]) -> None:
     )
     if teachers["model"]:
         check_name("model", teachers["model"], teachers["network"])
+
+
+def check_seed(config: dict[str, Any]) -> None:
+    """Raise ConfigError for a seed that the run's options were tuned on."""
+    tuned_on = (config["tuned"] or {}).get("seeds", ())
+    require(
+        config["seed"] not in tuned_on,
+        f"seed={config['seed']} was tuned on, as all of {tuned_on}: a study has seeds of its own",
+    )
 
 
 def validate_data(data: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from harness.config import ConfigError
 from harness.config.composition import register_brought
 from harness.jobs.backend import Shape
-from harness.run.checks import validate
+from harness.run.checks import check_seed, validate
 from harness.sweep.composer import Composed, Composer, outline
 from harness.sweep.expansion import Expansion, Job, to_override
 from harness.sweep.sweep import Sweep
@@ -59,6 +59,8 @@ class HarnessSweeper(Sweeper):
         configs = [run.config for run in runs.values()]
         for config in {outline(config): config for config in configs}.values():
             validate(config)
+        for config in configs:
+            check_seed(config)
         check_same(configs)
         return configs, list(runs), [run.shape for run in runs.values()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -11,8 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Transformer
 
 from harness.config import ConfigError
-from harness.store.files import Damaged, check_shape, read_bytes, write_atomically
+from harness.store.files import Damaged, check_shape, to_json, write_atomically
 from harness.store.record import digest_of
+from harness.store.yaml_file import read_yaml
 
 
 class Choice(TypedDict):
@@ -41,6 +43,7 @@ def write_tuned(path: Path, seeds: list[int], settings: dict[str, Any], methods:
             f"{path} has what another tuning chose, and stays as it is: give this one a folder of its own (runs=FOLDER), or "
             "remove the file; the same command then runs nothing again"
         )
+    content = json.loads(to_json(content))  # parts that are one object would become aliases, which nobody reads
     write_atomically(
         path, "# chosen by python -m harness.tune on validation data\n" + yaml.safe_dump(content, sort_keys=False)
     )
@@ -49,13 +52,13 @@ def write_tuned(path: Path, seeds: list[int], settings: dict[str, Any], methods:
 def read_tuned(path: Path) -> Tuned:
     """Raises ConfigError where there is no such file, or one that was changed."""
     try:
-        content = read_bytes(path)
-        if content is None:
-            raise ConfigError(f"tuned={path}: no such file; python -m harness.tune writes it")
-        found = check_shape(yaml.safe_load(content), Tuned, str(path))
-    except (Damaged, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        found = read_yaml(path)
+        digest = None if found is None else digest_of(check_shape(found, Tuned, str(path)))
+    except (Damaged, TypeError, ValueError) as error:  # YAML has values that JSON has not, and so no digest
         raise ConfigError(f"tuned={path} is not what python -m harness.tune has written: {error}") from error
-    if found["digest"] != digest_of(found):
+    if found is None:
+        raise ConfigError(f"tuned={path}: no such file, or an empty one; python -m harness.tune writes it")
+    if found["digest"] != digest:
         raise ConfigError(f"tuned={path} was changed after the tuning: its digest does not fit")
     return found
 
@@ -63,8 +66,8 @@ def read_tuned(path: Path) -> Tuned:
 def apply(overrides: Sequence[str], read: Callable[[Path], Tuned] = read_tuned) -> tuple[str, ...]:
     """A run's overrides with what was tuned for its method: as if it stood behind `method=NAME`.
 
-    Raises ConfigError where the file does not know the method, where the overrides say an option otherwise, and for a seed
-    that it was tuned on.
+    Raises ConfigError where the file does not know the method, and where the overrides say an option otherwise. What it was
+    tuned on stands in the configuration, so that no spelling of a seed gets past its check.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     said = {override.key_or_group: override for override in parsed}
@@ -79,11 +82,11 @@ def apply(overrides: Sequence[str], read: Callable[[Path], Tuned] = read_tuned) 
     choice = found["methods"][name]
     if twice := [key for option in choice["options"] if (key := f"method.{option}") in said]:
         raise ConfigError(f"{said[twice[0]].input_line}: tuned={path} chooses it; leave out one of them")
-    seed = said["seed"].value() if "seed" in said else 0
-    if seed in found["seeds"]:
-        raise ConfigError(f"seed={seed} was tuned on (tuned={path}): a study has seeds of its own")
     on = f"{found['settings']['data']['name']} x {found['settings']['model']}"
-    about = {"digest": found["digest"], "trials": choice["trials"], "over": sorted(choice["options"]), "on": on}
+    about = {
+        **{"digest": found["digest"], "trials": choice["trials"], "over": sorted(choice["options"]), "on": on},
+        "seeds": found["seeds"],
+    }
     texts: list[str] = []
     for text, override in zip(overrides, parsed, strict=True):
         if override.key_or_group == "tuned":

@@ -65,6 +65,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.epochs = self.method.epochs(self.recipe["epochs"], len(self.teachers))
+        self.average = self.recipe["average"] if self.method.trained else "none"  # over steps or epochs that there are
         check_fit(self.recipe, self.data)
         size, steps = self.recipe["batch_size"], self.recipe["steps_per_epoch"]
         parts = self.recipe["accumulate"]
@@ -105,7 +106,7 @@ class Trainer:
             groups, self.recipe["optimiser"], self.recipe["momentum"], self.recipe["nesterov"], self.device
         )
         torch.manual_seed(streams.derive(self.seed, "layers"))  # for networks whose layers draw, such as dropout
-        average = RunningMean(student) if self.recipe["average"] == "ema" else None
+        average = RunningMean(student) if self.average == "ema" else None
         compilation.compile_network(student, self.recipe["compile"])
         return Training(student, optimiser, average=average, replica=self.ranks.replicate(student))
 
@@ -182,7 +183,7 @@ class Trainer:
                 self.check_draws(draws, training.step, "ranks would each draw their own for other images")
         else:
             means = self.replay(self.capture, training, batch)
-        if self.recipe["average"] == "ema":
+        if self.average == "ema":
             # Early on the mean runs over the steps that there are, not over the initial weights.
             decay = min(self.recipe["ema_decay"], (1 + training.step) / (10 + training.step))
             training.average.add(1 - decay)
@@ -281,7 +282,7 @@ class Trainer:
     def average_epoch(self, training: Training, epoch: int) -> None:
         """SWA: the plain mean of the student after every epoch from `swa_start` on (epochs count from 0 here)."""
         past = epoch - math.floor(self.recipe["swa_start"] * self.epochs)
-        if self.recipe["average"] != "swa" or past < 0:
+        if self.average != "swa" or past < 0:
             return
         if training.average is None:
             training.average = RunningMean(training.student)
@@ -309,7 +310,7 @@ class Trainer:
             "nll": float(nn.functional.cross_entropy(logits.double(), labels)),
         }
         # Of SWA only averages compete: the student before them is what the recipe means to improve on.
-        averaged = self.recipe["average"] != "swa" or training.average is not None
+        averaged = self.average != "swa" or training.average is not None
         if averaged and found["acc"] > training.best.acc:
             training.best = Best(epoch, found["acc"], copy.deepcopy(training.judged.state_dict()))
         return found
@@ -317,6 +318,6 @@ class Trainer:
     def deploy(self, student: nn.Module) -> nn.Module:
         """The method's plain network in evaluation mode, batch norm re-estimated where the method asks for it."""
         network = separate(self.method.deploy(student).requires_grad_(False))
-        if self.method.reestimate_bn or self.recipe["average"] == "swa":  # statistics are not linear in the weights
+        if self.method.reestimate_bn or self.average == "swa":  # statistics are not linear in the weights
             reestimate_batch_norm(network, self.data.train, ranks=self.ranks)
         return network.eval()

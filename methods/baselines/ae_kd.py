@@ -13,7 +13,6 @@ from torch import Tensor
 from methods.losses import diverge, label_loss, soften
 from methods.method import Method, at_least_float32, check
 
-MOST = 8  # teachers: their weights are found among 3^M candidates
 EVEN = 1e-8  # what uneven weights cost, by the mean square of the vectors
 
 
@@ -27,6 +26,7 @@ class AEKD(Method):
     )
     capturable: ClassVar[bool] = True
     divisible: ClassVar[bool] = False  # the weights are the whole batch's
+    most_teachers: ClassVar[int | None] = 8  # whose weights are found among 3^M candidates
     temperature: float = 4.0
     weight: float = 0.9  # of the distillation term; the label's is 1
     cap: float = 0.6  # no teacher's weight is larger (the paper's C); 1 / M: all are equal
@@ -41,10 +41,6 @@ class AEKD(Method):
 
     def passes(self, members):
         return 3 + members
-
-    def student(self, network, members, generator):
-        check(members <= MOST, f"ae_kd weighs up to {MOST} teachers, not {members}")
-        return network
 
     def loss(self, images, labels, teachers, student):
         target_MBK = soften(teachers(images), self.temperature)

@@ -17,11 +17,11 @@ from methods.weight_averaging import WeightAveraging
 class MixUp(Moved):
     """x' = lam x + (1 - lam) x_perm, one lam ~ Beta(mixup, mixup) a batch; teachers are asked about x'."""
 
-    mixup: float = 1.0
+    mixup: float = 1.0  # at least 0.01: below it both shares may be drawn as 0, which would come out as halves
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[misc]
-        check(self.mixup > 0, f"method.mixup must be positive, not {self.mixup}")
+        check(self.mixup >= 0.01, f"method.mixup must be at least 0.01, not {self.mixup}")
 
     def move(self, images, teachers, generator):
         # torch.distributions takes no generator. A Dirichlet distribution of two shares is Beta's.

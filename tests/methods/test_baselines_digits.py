@@ -73,6 +73,13 @@ def test_a_deep_ensemble_is_its_teachers_and_takes_no_step(tmp_path):
         run(tmp_path, "deep_ensemble", teachers__model="preresnet8")
 
 
+def test_a_deep_ensemble_averages_no_steps_that_it_does_not_take(tmp_path):
+    """By a recipe of which its teachers' weights are a mean; batch norm is theirs, too."""
+    metrics = run(tmp_path, "deep_ensemble", train__average="swa")["metrics"]
+    for split, values in metrics["student"].items():
+        assert values["nll"] == pytest.approx(metrics["ensemble"][split]["nll"], rel=1e-3)
+
+
 def test_a_record_says_that_compute_was_matched(tmp_path):
     """Of 6 epochs of steps of 5 passes at M = 2, where weight averaging makes 8."""
     cost = run(tmp_path, "function_matching", train__epochs=6)["cost"]

@@ -218,6 +218,33 @@ def test_labels_may_be_distributions(name):
     torch.testing.assert_close(loss_of(method, z, t, certain), loss_of(method, z, t))
 
 
+@pytest.mark.parametrize("off", [0, 1])
+@pytest.mark.parametrize("name", LOSSES)
+def test_certain_teachers_leave_numbers(name, off):
+    """Their softmaxes are exactly 0 and 1, of the label or, in part, of another class."""
+    z, _ = case(name, 3)
+    classes = (LABELS + off * torch.arange(3)[:, None]) % K
+    certain, z = 2e3 * torch.eye(K)[classes], z.float().requires_grad_()
+    loss = loss_of(methods.load(name)(), z, certain)
+    (gradient,) = torch.autograd.grad(loss, z)
+    assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["ae_kd", "ca_mkd"])
+def test_the_label_counts_once_whatever_the_weight(name):
+    z, t = case(name, 3)
+    label, one, three = (float(loss_of(methods.load(name)(weight=weight), z, t)) for weight in (0, 1, 3))
+    assert label == pytest.approx(label_term(z.numpy())) and three - label == pytest.approx(3 * (one - label))
+
+
+def test_the_weights_of_dkd_are_of_its_two_parts():
+    z, t = case("dkd", 2)
+    against, among = decouple(z / 4, torch.softmax(t / 4, -1).mean(0), LABELS)
+    for weights in ((1.0, 0.0), (0.0, 1.0), (2.0, 3.0)):
+        found = loss_of(DKD(label_class=weights[0], other_classes=weights[1]), z, t)
+        torch.testing.assert_close(found, 16 * (weights[0] * against + weights[1] * among).mean())
+
+
 # What they are made of
 
 
@@ -232,6 +259,20 @@ def test_dirichlet_distributions_are_scipys(classes):
         )
     drawn = np.log(dirichlet.rvs(np.array([2.0, 3.0, 5.0]), 200_000, random_state=0)).mean(0)
     np.testing.assert_allclose(mean_log(torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)), drawn, atol=0.01)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e5, 1e8, 1e17, 1e80])
+def test_the_entropy_of_a_sharp_dirichlet_is_no_noise(scale):
+    """It is of a normal distribution then: scaling by c takes (K - 1)/2 log c. Its terms are 1e80 times as large."""
+    alpha = (1 + draw(4, 10).exp()).requires_grad_()
+    found = entropy(scale * alpha)
+    if scale <= 1e5:
+        expected = torch.tensor([dirichlet.entropy(row) for row in (scale * alpha.detach()).numpy()])
+    else:
+        expected = entropy(1e5 * alpha) - 4.5 * np.log(scale / 1e5)
+    torch.testing.assert_close(found, expected.to(found), rtol=1e-9, atol=1e-6 if scale <= 1e5 else 1e-4)
+    (slope,) = torch.autograd.grad(found.sum(), alpha)
+    torch.testing.assert_close((slope * alpha).sum(1), torch.full((4,), -4.5, dtype=torch.float64), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize(("members", "values"), [(2, 4), (3, 1), (4, 10), (8, 10), (8, 3)])

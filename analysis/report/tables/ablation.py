@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from analysis.verdicts.contrast import Contrast
 
 ALIKE = "~"  # may be the best
+TAUGHT = {"one teacher": "teacher", "teacher ensemble": "ensemble"}  # rows of what students learn from, and its columns
 
 
 def ablation(
@@ -171,7 +172,7 @@ def _references(table: Table, done: pd.DataFrame, chosen: list[metrics.Metric], 
     made = {factor: [str(value_at(config, factor)) for config in done["config"]] for factor in factors}
     varying = [factor for factor, values in made.items() if len(set(values)) > 1]
     labels = [", ".join(["", *(f"{factor}={made[factor][i]}" for factor in varying)]) for i in range(len(done))]
-    for who, title in (("teacher", "one teacher"), ("ensemble", "teacher ensemble")):
+    for title, who in TAUGHT.items():
         names = [f"{who}_{m.column}" for m in chosen]
         there = [name for name in names if name in done]
         if not there:
@@ -191,22 +192,32 @@ def _published(table: Table, done: pd.DataFrame, chosen: list[metrics.Metric], s
     if known is None or where != [[known.data, known.model]]:
         return
     for arm, found in known.arms.items():
-        mine = done[done["arm"] == arm]
-        cells = [_met(mine, m, found[m.column]) if m.column in found else "-" for m in chosen]
+        if arm in TAUGHT:
+            mine, unit, prefix = done, "teacher_set", f"{TAUGHT[arm]}_"
+        else:
+            mine, unit, prefix = done[done["arm"] == arm], "seed", ""
+        cells = [
+            _met(_means(mine, unit, prefix + m.column), m, found[m.column]) if m.column in found else "-"
+            for m in chosen
+        ]
         blank = [""] * (len(table.columns) - 2 - len(cells))
         count = max(map(len, found.values()), default=0)
         table.add([f"(published {arm})", str(count), *cells, *blank], tuple(mine["run"]))
     table.notes.append(
         f"Published: {known.source}. Inside: within the 95 % prediction interval of this table's arm for the mean of as many "
-        "further seeds."
+        "further seeds on its teacher sets (others may lie elsewhere), of teachers for that of as many further sets."
     )
 
 
-def _met(mine: pd.DataFrame, m: metrics.Metric, values: tuple[float, ...]) -> str:
-    """A published mean and sd, and whether it lies where ours predicts it by its seeds."""
+def _means(runs: pd.DataFrame, unit: str, column: str) -> np.ndarray:
+    """The mean of every seed, or teacher set, that has one."""
+    return runs.reindex(columns=[unit, column]).groupby(unit)[column].mean().dropna().to_numpy()
+
+
+def _met(ours: np.ndarray, m: metrics.Metric, values: tuple[float, ...]) -> str:
+    """A published mean and sd, and whether it lies where ours predict it."""
     text = mean_sd(np.array(values), m)
-    by_seed = mine.groupby("seed")[m.column].mean().dropna()
-    low, high = statistics.prediction(by_seed.to_numpy(), len(values))
+    low, high = statistics.prediction(ours, len(values))
     if low != low or not values:
         return text
     return f"{text} ({'inside' if low <= np.mean(values) <= high else 'outside'})"

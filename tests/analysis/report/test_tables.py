@@ -218,11 +218,35 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         ({"source": "x", "data": "d", "model": "m", "arms": {"kd": {"nll": 0.3}}}, "metric: [a value a run]"),
         ({"source": "x", "data": "d", "model": "m", "arms": {"kd": {"speed": [1.0]}}}, "no metric named 'speed'"),
         ({"source": "x", "data": "d", "model": "m", "arms": {}, "page": 3}, "unknown keys page"),
+        *(
+            (
+                {"source": "x", "data": "d", "model": "m", "arms": {"kd": {name: [0.5, value]}}},
+                f"{value:g} is no {name}",
+            )
+            for name, value in {"acc": 81.08, "ece": 13.6, "brier": 28.0, "nll": -1.0, "shift_acc": 55.0}.items()
+        ),
     ],
 )
 def test_published_numbers_that_are_none_are_refused(published, said):
     with pytest.raises(AnalysisError, match=re.escape(said)):
         parse({"published": published}, "here")
+
+
+def test_published_teachers_stand_beside_ours_by_teacher_set(tmp_path):
+    """0.5 +- t(1) .0141 sqrt(1/2 + 1) = 0.5 +- 0.22 holds 0.6, and not 0.8."""
+    arms = {"teacher ensemble": {"nll": [0.6]}, "one teacher": {"nll": [0.8]}}
+    published = {"source": "Somebody, 2020", "data": "digits", "model": "preresnet_tiny", "arms": arms}
+    for seed in range(3):
+        for teacher_set in (0, 1):
+            make_run(tmp_path, "kd", seed, teacher_set=teacher_set)
+    runs = load(tmp_path)
+    runs["teacher_nll"] = runs["ensemble_nll"] = np.where(runs["teacher_set"] == 0, 0.49, 0.51)
+    table = ablation(runs, parse({"published": published}, "here"))[0]
+    rows = {row[0]: row[table.columns.index("NLL")] for row in table.rows}
+    assert (
+        rows["(published teacher ensemble)"] == "0.6000 (inside)"
+        and rows["(published one teacher)"] == "0.8000 (outside)"
+    )
 
 
 def test_students_of_several_passes_stand_apart(tmp_path):

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from analysis.records.texts import one_line
 from harness.store.files import Damaged, read_bytes
 
 MOST = 1 << 18  # bytes
@@ -40,4 +39,4 @@ def read_yaml(path: Path) -> Any:
     except RecursionError as error:
         raise Damaged(f"{path} is not valid YAML (nested too deeply)") from error
     except (yaml.YAMLError, ValueError) as error:  # no UTF-8, a date that is none, a number of thousands of digits
-        raise Damaged(f"{path} is not valid YAML: {one_line(str(error))[:300]}") from error
+        raise Damaged(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
