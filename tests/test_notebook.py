@@ -25,7 +25,7 @@ from harness.evaluation.predictions import check_predictions
 from harness.run.learner import Learner
 from harness.runtime.console import Console
 from harness.training.data import load
-from tests.heads import wait_for
+from tests.heads import PATIENCE_S, wait_for
 
 NOTEBOOK = Path(__file__).parents[1] / "sweeps" / "first_steps.ipynb"
 TINY: dict[str, Any] = {"train": {"name": "smoke", "steps_per_epoch": 3}, "teachers": {"size": 2}}
@@ -200,7 +200,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., t
     manager.start_kernel(cwd=str(tmp_path_factory.mktemp("kernel")))
     client = manager.client()
     client.start_channels()
-    client.wait_for_ready(timeout=60)
+    client.wait_for_ready(timeout=PATIENCE_S)
 
     def execute(code: str, when: Callable[[str], bool] = lambda text: False) -> tuple[dict[str, Any], list[Any]]:
         seen: list[Any] = []
@@ -213,7 +213,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., t
             if when(text):
                 manager.interrupt_kernel()
 
-        return client.execute_interactive(code, output_hook=see, timeout=120)["content"], seen
+        return client.execute_interactive(code, output_hook=see, timeout=PATIENCE_S)["content"], seen
 
     yield execute
     client.stop_channels()
@@ -253,7 +253,7 @@ def test_the_notebook_runs_from_nothing_to_a_figure(tmp_path: Path) -> None:
     assert "image/png" in code[-1].outputs[-1].data
     for cell in code:
         cell.source = cell.source.replace('{"epochs": 12}', '{"name": "smoke", "steps_per_epoch": 3}')
-    fresh = NotebookClient(kept, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    fresh = NotebookClient(kept, timeout=PATIENCE_S, resources={"metadata": {"path": str(tmp_path)}}).execute()
     drawn = fresh.cells[-1].outputs[-1]
     assert drawn.output_type == "execute_result" and "image/png" in drawn.data
     assert len([*tmp_path.glob("runs/first_steps/*/record.json")]) == 6

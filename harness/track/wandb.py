@@ -88,6 +88,7 @@ class WandB:
                 run.log({**epoch.values, "_timestamp": page.began + epoch.elapsed_s}, step=epoch.number)
             run.summary.update(ending.final)
             run.finish(exit_code=0 if ending.status == "done" else 1)
+            wandb.teardown()  # its process writes until it ends, and on a busy machine `finish` returns before
             written = Path(run.settings.sync_dir)
             written.rename(self.folder / written.name)
         finally:

@@ -38,6 +38,7 @@ from harness.training.data.workers import RandomView, WorkerBatches
 from harness.training.inference import predict, reestimate_batch_norm
 from harness.training.ranks import Group
 from tests import formats
+from tests.heads import wait_for
 from tests.running import configure, run
 
 SIZE = 16
@@ -422,10 +423,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, photos):
     )
     student = next(path for path in (tmp_path / "whole").glob("folder-*")).name
     checkpoint = tmp_path / "stopped" / student / "checkpoint.pt"
-    while process.poll() is None and not checkpoint.exists():
-        pass
+    wait_for(lambda: process.poll() is not None or checkpoint.exists(), "a checkpoint")
     os.killpg(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=HANGS_S)
     assert process.returncode != 0, output
     assert read_record(tmp_path / "stopped" / student)["status"] == "interrupted", output
     assert subprocess.run(stopped, capture_output=True, check=False).returncode == 0
