@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
-import re
 import shutil
 import uuid
 from collections import Counter
@@ -25,11 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config import ConfigError
-from harness.config.options import FOLDERS
 from harness.runtime.console import Console, complain, one_line, run_command
 from harness.store.claim import CLAIM, Claim, Claimed, living
 from harness.store.files import Damaged
-from harness.store.identity import bank_folder, in_path, run_directory
+from harness.store.identity import TEACHER, bank_folder, in_path, run_directory
 from harness.store.imports import FOLDER, Member, import_file, read_import, write_import
 from harness.store.record import RECORD, check_files, lost_files, read_record
 
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
     from harness.run.importing import Source
 
 Config = dict[str, Any]
-
-TEACHER = re.compile(r"(.*)-set(\d+)-m(\d+)-[0-9a-f]{12}")  # a teacher's directory
 
 
 def add(files: Sequence[Path], overrides: Sequence[str], options: argparse.Namespace, console: Console) -> None:
@@ -85,10 +81,12 @@ def find_missing(
 
     Raises ConfigError where the number is another set's.
     """
+    from harness.run.teachers import find_teachers, is_trained
+
     name, number = config["data"]["name"], config["teachers"]["set"]
     places = [run_directory(one) for _, one in asked]
     taken = ConfigError(f"{bank} has a set {number} of data={name}: choose another teachers.set, or remove it")
-    if any(is_trained(place) for place in find(bank, config["data"], number) if place not in places):
+    if any(is_trained(place) for place in find_teachers(bank, config["data"], number) if place not in places):
         raise taken
     if (known := read_import(bank, name, number)) is None:
         return asked
@@ -132,32 +130,6 @@ def compose(overrides: Sequence[str]) -> tuple[Config, list[str]]:
     with in_one_line(), initialize(config_path=None, **(VERSION or {"version_base": None})):
         configs = [configure(compose_by_hydra("config", ["method=supervised", *others, *model])) for model in chosen]
     return configs[0], models
-
-
-def find(bank: Path, data: Config, number: int, anywhere: bool = False) -> list[Path]:
-    """The directories of a set's teachers, of any network and recipe; `anywhere`: of folders with other images, too."""
-    found = bank.glob(f"{glob.escape(in_path(data['name']))}-*-set{number}-m*")
-    return sorted(place for place in found if TEACHER.fullmatch(place.name) and is_of(place, data, anywhere))
-
-
-def is_of(place: Path, data: Config, anywhere: bool) -> bool:
-    """Whether a teacher is of a data set, as its record says where it can be read: `a` and `a-b` begin alike, and folders
-    have one name.
-    """
-    with contextlib.suppress(Damaged):
-        if (record := read_record(place)) is not None:
-            known = record["config"]["data"]
-            here = anywhere or data["name"] not in FOLDERS or known["root"] == data["root"]
-            return known["name"] == data["name"] and here
-    return True
-
-
-def is_trained(place: Path) -> bool:
-    """Whether a teacher was, or is being, trained here: what is left of an import that was cut short is not."""
-    from harness.run.teachers import is_imported
-
-    record = read_record(place)
-    return record is None or not is_imported(record["config"])
 
 
 def show(folders: Sequence[Path], console: Console) -> None:
@@ -216,6 +188,8 @@ def count_uses(folders: Sequence[Path]) -> Counter[str]:
 
 def remove(overrides: Sequence[str], console: Console) -> None:
     """Remove a teacher set. Raises ConfigError where there is none, a run needs it, or somebody is at it."""
+    from harness.run.teachers import find_teachers, is_trained
+
     config, _ = compose(overrides)
     name, number = config["data"]["name"], config["teachers"]["set"]
     bank, runs = bank_folder(config), Path(config["runs"])
@@ -223,8 +197,8 @@ def remove(overrides: Sequence[str], console: Console) -> None:
     with contextlib.ExitStack() as claims:
         if file.exists():
             claims.enter_context(Claim(bank / FOLDER))
-        places = find(bank, config["data"], number)
-        others = [place for place in find(bank, config["data"], number, anywhere=True) if place not in places]
+        places = find_teachers(bank, config["data"], number)
+        others = [p for p in find_teachers(bank, config["data"], number, anywhere=True) if p not in places]
         of_others = any(not is_trained(place) for place in others)
         if not places and (of_others or not file.exists()):
             raise ConfigError(f"{bank} has no set {number} of data={name}")

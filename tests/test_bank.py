@@ -19,6 +19,7 @@ from harness import bank
 from harness.app import run
 from harness.evaluation.metrics import evaluate
 from harness.run.data import load_images
+from harness.run.teachers import find_teachers
 from harness.runtime.console import Console
 from harness.store.claim import Claim
 from harness.store.imports import import_file, read_import
@@ -251,7 +252,7 @@ def test_names_of_data_sets_may_begin_alike(files):
     assert add(files[:1], "model=preresnet_tiny") == 0
     place = teacher(0)
     own = read_record(place)["config"]["data"]
-    assert bank.find(place.parent, own, 7) == [place]
+    assert find_teachers(place.parent, own, 7) == [place]
     like = place.rename(place.with_name(place.name.replace("digits-", "digits-b-")))
-    assert bank.find(like.parent, {**own, "name": "digits-b"}, 7) == []
-    assert bank.find(like.parent, own, 7) == [like]
+    assert find_teachers(like.parent, {**own, "name": "digits-b"}, 7) == []
+    assert find_teachers(like.parent, own, 7) == [like]

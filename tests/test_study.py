@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,18 @@ def here(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
         return status, "".join(capsys.readouterr())
 
     return study_here
+
+
+@pytest.fixture
+def refused(here: Callable[..., tuple[int, str]]) -> Callable[..., str]:
+    """What it said, where it was refused."""
+
+    def study_refused(*arguments: Any, **options: str) -> str:
+        status, said = here(*arguments, **options)
+        assert status == 2, said
+        return said
+
+    return study_refused
 
 
 @pytest.fixture(scope="module")
@@ -109,30 +122,23 @@ def test_it_stops_when_it_knows(here: Callable, tmp_path: Path) -> None:
     assert "12 runs of the 16 that all seeds would have taken" in said
 
 
-def test_runs_that_were_looked_at_must_not_change(here: Callable, looked: Path, tmp_path: Path) -> None:
+def test_runs_that_were_looked_at_must_not_change(refused: Callable, looked: Path, tmp_path: Path) -> None:
     shutil.copytree(looked, tmp_path, dirs_exist_ok=True)
     place = one(tmp_path, "*-ensemble_kd-s2-*")
     record = read_record(place)
     record["metrics"]["student"]["test"]["nll"] += 0.5
     write_record(place, record)
-    status, said = here(tmp_path)
-    assert status == 2, said
-    assert "are not those that look 1 saw" in said
+    assert "are not those that look 1 saw" in refused(tmp_path)
     assert len(log(tmp_path)) == 1
 
 
-def test_another_recipe_is_another_study(here: Callable, looked: Path, tmp_path: Path) -> None:
+def test_another_recipe_is_another_study(refused: Callable, looked: Path, tmp_path: Path) -> None:
     shutil.copytree(looked, tmp_path, dirs_exist_ok=True)
     before = students(tmp_path)
-    status, said = here(tmp_path, "train.lr=0.01")
-    assert status == 2, said
-    assert "has looks of a study that was declared otherwise" in said
-    status, said = here(tmp_path, "seed=7,6,5,4,3,2,1,0")
-    assert status == 2, said
-    assert "has looks at seeds in another order" in said
+    assert "has looks of a study that was declared otherwise" in refused(tmp_path, "train.lr=0.01")
+    assert "has looks at seeds in another order" in refused(tmp_path, "seed=7,6,5,4,3,2,1,0")
     (tmp_path / "looks.jsonl").unlink()
-    status, said = here(tmp_path, margins=",alpha:0.2")
-    assert status == 2, said
+    said = refused(tmp_path, margins=",alpha:0.2")
     assert "were not made under this study" in said and "use another runs=FOLDER" in said
     assert students(tmp_path) == before
     assert not (tmp_path / "looks.jsonl").exists()
@@ -160,19 +166,13 @@ def test_failed_runs_have_ended_as_the_worst(tmp_path: Path) -> None:
 
 
 def test_what_is_no_sequential_study_is_refused(
-    here: Callable, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    refused: Callable, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["method=kd", "seed=0,1", f"runs={tmp_path}"]) == 2
     assert "declares no `study.sequential`" in capsys.readouterr().err
-    status, said = here(tmp_path, "seed=range(5)")
-    assert status == 2, said
-    assert "the last look needs 8 seeds, the sweep has 5" in said
-    status, said = here(tmp_path, "hydra.sweeper.arms=['method=kd']")
-    assert status == 2, said
-    assert "the sweep has no runs of ensemble_kd" in said
-    status, said = here(tmp_path, "force=true")
-    assert status == 2, said
-    assert "force=true would replace runs" in said
+    assert "the last look needs 8 seeds, the sweep has 5" in refused(tmp_path, "seed=range(5)")
+    assert "the sweep has no runs of ensemble_kd" in refused(tmp_path, "hydra.sweeper.arms=['method=kd']")
+    assert "force=true would replace runs" in refused(tmp_path, "force=true")
 
 
 def test_a_plan_says_what_looking_may_save(here: Callable, tmp_path: Path) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 from pathlib import Path
 from typing import Any
 
 from harness.config import ConfigError
 from harness.config.methods import build_method
-from harness.config.options import Train
+from harness.config.options import FOLDERS, Train
 from harness.store.files import Damaged
-from harness.store.identity import bank_folder, in_path, run_directory
+from harness.store.identity import TEACHER, bank_folder, in_path, run_directory
 from harness.store.imports import import_file, read_import
 from harness.store.record import RECORD, read_record
 
@@ -76,20 +77,43 @@ def is_imported(config: Config) -> bool:
     return config["train"]["epochs"] == 0
 
 
+def is_trained(place: Path) -> bool:
+    """Whether a teacher was, or is being, trained here: what is left of an import that was cut short is not."""
+    record = read_record(place)
+    return record is None or not is_imported(record["config"])
+
+
+def find_teachers(bank: Path, data: Config, number: int, anywhere: bool = False) -> list[Path]:
+    """The directories of a set's teachers, of any network and recipe; `anywhere`: of folders with other images, too."""
+    found = bank.glob(f"{glob.escape(in_path(data['name']))}-*-set{number}-m*")
+    return sorted(place for place in found if TEACHER.fullmatch(place.name) and is_of(place, data, anywhere))
+
+
+def is_of(place: Path, data: Config, anywhere: bool) -> bool:
+    """Whether a teacher is of a data set, as its record says where it can be read: `a` and `a-b` begin alike, and folders
+    have one name.
+    """
+    with contextlib.suppress(Damaged):
+        if (record := read_record(place)) is not None:
+            known = record["config"]["data"]
+            here = anywhere or data["name"] not in FOLDERS or known["root"] == data["root"]
+            return known["name"] == data["name"] and here
+    return True
+
+
 def check_not_imported(config: Config) -> None:
     """Raise ConfigError where a set that is to be trained has imported teachers, of which no file says any more (or yet)
     that they are the set.
     """
-    bank, data, number = bank_folder(config), config["data"]["name"], config["teachers"]["set"]
-    for place in sorted(bank.glob(f"{in_path(data)}-*-set{number}-m*-*")):
+    bank, number = bank_folder(config), config["teachers"]["set"]
+    for place in find_teachers(bank, config["data"], number, anywhere=True):
         with contextlib.suppress(Damaged):  # a record that cannot be believed says nothing
-            record = read_record(place)
-            if record is None or record["config"]["data"]["name"] != data or not is_imported(record["config"]):
-                continue
-            raise ConfigError(
-                f"teachers.set={number} was imported, as {place} says, but {import_file(bank, data, number)} is gone: import "
-                "it again (python -m harness.bank add), or choose another set"
-            )
+            if not is_trained(place):
+                raise ConfigError(
+                    f"teachers.set={number} was imported, as {place} says, but "
+                    f"{import_file(bank, config['data']['name'], number)} is gone: import it again (python -m harness.bank "
+                    "add), or choose another set"
+                )
 
 
 def check_imported(config: Config, count: int) -> None:

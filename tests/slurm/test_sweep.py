@@ -263,9 +263,8 @@ def test_a_full_queue_gets_the_rest_as_room_comes(slurm_installed: None, tmp_pat
         assert head.ends() == 0, head.said
         assert "3 of 3 runs done" in head.said
         assert all(has_run_once(run) for run in directories(tmp_path))
-        lab.wait_until(
-            lambda: not lab.run("squeue", "-h").strip(), "an empty queue"
-        )  # a job that ends counts until then
+        # A job that is ending counts until it has left the queue.
+        lab.wait_until(lambda: not lab.run("squeue", "-h").strip(), "an empty queue")
         detached = Head(*command, "sweep.detach=true", "force=true", runs=tmp_path, environment=lab.environment)
         assert detached.ends() == 2, detached.said
         assert "error: the queue has no room for 1 more: 0 teachers and 2 students are submitted" in detached.said
