@@ -113,14 +113,16 @@ def mps() -> Iterator[dict[str, str]]:
     """A daemon of MPS in a place of its own; yields what makes a process its client. The card's settings stay as they are."""
     with tempfile.TemporaryDirectory(prefix="mps-", ignore_cleanup_errors=True) as folder:
         environment = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
-        # Without pipes: the daemon would keep them open.
-        subprocess.run(
-            [CONTROL, "-d"], env={**os.environ, **environment}, stdin=subprocess.DEVNULL, timeout=ANSWER_S, check=True
-        )
+        # Without pipes, which the daemon would keep open; and not by `run`, which kills what it waits for when this process
+        # is ended: a daemon that had just been born would stay.
+        starting = subprocess.Popen([CONTROL, "-d"], env={**os.environ, **environment}, stdin=subprocess.DEVNULL)
         try:
+            if code := starting.wait(ANSWER_S):
+                raise RuntimeError(f"{CONTROL} -d ended with exit code {code}: no daemon of MPS")
             yield environment
         finally:
-            tell("quit", environment)
+            if starting.wait(ANSWER_S) == 0:
+                tell("quit", environment)
 
 
 def tell(command: str, environment: dict[str, str]) -> str:

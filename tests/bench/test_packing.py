@@ -15,10 +15,12 @@ from tests.heads import PATIENCE_S, ROOT, wait_for
 
 TINY = ["model=preresnet8", "size=8", "classes=3", "teachers=2", "batch=4", "methods=kd", "device=cpu"]
 DAEMON = f"""#!{sys.executable}
-import os, sys
+import os, sys, time
 said = "" if "-d" in sys.argv else sys.stdin.read().strip()
 with open(os.environ["DAEMON_LOG"], "a") as log:
     print(sys.argv[1:], said, os.environ["CUDA_MPS_PIPE_DIRECTORY"], file=log)
+if "-d" in sys.argv:
+    time.sleep(0.3)  # born, and its start not yet over
 if said == "get_server_list":
     print(4711)
 """
