@@ -211,11 +211,14 @@ ACCELERATOR: dict[str, Any] = {
 }
 
 
-def autocast_on_cpu(start: Callable[..., None]) -> Callable[..., None]:
-    def begin(self: torch.autocast, device_type: str, *args: Any, **options: Any) -> None:
-        start(self, "cpu" if device_type == "cuda" else device_type, *args, **options)
+def ask_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One that is told a kind of device: what is said of GPUs holds for the CPU, which computes."""
 
-    return begin
+    @functools.wraps(function)
+    def ask(*arguments: Any, **options: Any) -> Any:
+        return function(*("cpu" if argument == "cuda" else argument for argument in arguments), **options)
+
+    return ask
 
 
 def infer_without_gradients(self: torch.inference_mode) -> None:
@@ -272,7 +275,9 @@ def pretending() -> Iterator[PretendedGPU]:
         mock.patch.object(torch.cuda, "graph", capturing),
         # A GPU has random numbers of its own, which here are the host's.
         mock.patch("harness.training.capture.drawn_on_host", lambda: None),
-        mock.patch.object(torch.autocast, "__init__", autocast_on_cpu(torch.autocast.__init__)),
+        mock.patch.object(torch.autocast, "__init__", ask_cpu(torch.autocast.__init__)),
+        mock.patch.object(torch, "is_autocast_enabled", ask_cpu(torch.is_autocast_enabled)),
+        mock.patch.object(torch, "get_autocast_dtype", ask_cpu(torch.get_autocast_dtype)),
         mock.patch.object(torch.inference_mode, "__enter__", infer_without_gradients),
         mock.patch.object(
             torch.optim.Optimizer,
