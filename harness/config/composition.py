@@ -26,6 +26,9 @@ def register() -> None:
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
+    # Hydra 1.3 copies all that is stored for every configuration that it composes; the next one does not (its pull request
+    # 2928). What it reads of the store it copies anyhow.
+    store.__deepcopy__ = lambda memo: store
     store.store(name="config", node=Config)
     store.store(group="hydra/sweeper", name="harness", node=SweeperOptions)
     for group, members in methods.groups().items():
