@@ -27,27 +27,28 @@ class Composed:
 
 
 class Base:
-    """`run` is what Hydra's `composed` comes to, of which `ours` is the part without Hydra's own. In other runs `options`
-    have other values: where something reads them, they are set in both, and OmegaConf resolves it anew.
+    """`run` is what Hydra's `composed` comes to, of which `ours` is the part without Hydra's own. In other runs `options`,
+    those given that are values of their own, have other values: where something reads them, they are set in both, and
+    OmegaConf resolves it anew.
     """
 
     def __init__(self, composed: DictConfig, ours: DictConfig, run: Composed, options: tuple[str, ...]):
-        self.run, self.options = run, options
-        nodes = [leaf(ours, option) for option in options]
+        found = {option: node for option in options if (node := leaf(ours, option)) is not None}
+        self.run, self.options, nodes = run, tuple(found), list(found.values())
         texts = dict(interpolations(composed))
         # Whether other runs follow from it; else each is Hydra's to compose.
-        self.holds = None not in nodes and not any(map(is_of_one_job, texts.values()))
+        self.holds = not any(map(is_of_one_job, texts.values()))
         if not self.holds:
             return
-        moved = moving(texts, options)
+        moved = moving(texts, self.options)
         self.moving = sorted({key.partition(".")[0] for key in moved} - {"hydra"})
         self.hydra_moves = any(key.startswith("hydra.") for key in moved)
         if moved:
             self.composed, self.ours = composed, ours
-            self.nodes = [*zip(nodes, (leaf(composed, option) for option in options), strict=True)]
+            self.nodes = [*zip(nodes, (leaf(composed, option) for option in self.options), strict=True)]
         self.types = list(map(alone, nodes))  # what they make of a value
         self.still: dict[str, list[int]] = defaultdict(list)  # of the other options, by what they are in
-        for position, option in enumerate(options):
+        for position, option in enumerate(self.options):
             if (name := option.partition(".")[0]) not in self.moving:
                 self.still[name].append(position)
         self.parts: dict[Any, Any] = {}  # equal ones are the same

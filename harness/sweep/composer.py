@@ -49,19 +49,24 @@ class Composer:
         kind = tuple([self.literals[text].key if text in self.literals else text for text in job])
         if kind not in self.free:
             self.free[kind] = self.find_free(job)
-        free = self.free[kind]
-        like = tuple([kind[position] if position in free else text for position, text in enumerate(job)])
-        if like not in self.bases:
-            self.bases[like] = base = self.compose_by_hydra(job, number, tuple(kind[position] for position in free))
+        base = self.bases.get(self.frame(job, kind))
+        if base is None:
+            base = self.compose_by_hydra(job, number, tuple(kind[position] for position in self.free[kind]))
+            self.free[kind] = tuple(position for position in self.free[kind] if kind[position] in base.options)
+            self.bases[self.frame(job, kind)] = base
             return base.run
-        base = self.bases[like]
         try:
             if base.holds:
-                config = base.vary(tuple([job[position] for position in free]), self.literals)
+                config = base.vary(tuple([job[position] for position in self.free[kind]]), self.literals)
                 return Composed(config, self.settle_hydra(base.composed, job) if base.hydra_moves else base.run.shape)
         except (HydraException, OmegaConfBaseException):
             pass  # it is said in Hydra's own words, of this run's overrides
         return self.compose_by_hydra(job, number).run
+
+    def frame(self, job: Job, kind: Job) -> Job:
+        """What runs share that differ in free literals only."""
+        free = self.free[kind]
+        return tuple([kind[position] if position in free else text for position, text in enumerate(job)])
 
     def find_free(self, job: Job) -> tuple[int, ...]:
         """Which of a run's overrides, by position, are literals of options that no other override touches."""

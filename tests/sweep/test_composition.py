@@ -320,9 +320,9 @@ def test_params_that_read_what_is_swept_over_do_so_for_each_run_or_not_at_all(lo
 @pytest.mark.parametrize(
     "arguments",
     [
-        "train.lr=0.1,0.2",
+        "train.lr=0.1,0.2 tuned=null",
         "teachers.set=${seed} study={of:[${teachers.set}]}",
-        "+experiment=reads train.warmup_epochs=${.epochs}",
+        "+experiment=reads train.warmup_epochs=${.epochs} study=null data.train=null",
         "hydra/launcher=gpu hydra.launcher.name=a-${seed}",
         "runs=/x/${now:%H} data.padding=1,2 evaluate.ood=[${oc.select:study.of,svhn}]",
     ],
