@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import load_file
+
 from harness.store.submission import read_submission
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,3 +114,8 @@ def directories(runs: Path) -> list[Path]:
 def job_of(directory: Path) -> str:
     """The id by which SLURM's commands know a run's job."""
     return read_submission(directory)["job_id"]
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """A student's weights, bit for bit; the file's header has no fixed order."""
+    return {name: array.tobytes() for name, array in load_file(run / "student.safetensors").items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from slurm.cluster import Lab
 from slurm.installation import NotInstalledError, check_installed
-from tests.heads import TINY, Head
+from tests.heads import Head
 
 
 def _required(service: str) -> bool:
@@ -71,8 +70,6 @@ ON_SLURM = (
     "hydra.launcher.timeout_min=20",
     "hydra.launcher.max_num_timeout=2",
 )
-# SLURM looks at limits every 30 s: the warning comes after 25 to 55 s.
-ONE_MINUTE = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=5")
 
 
 @pytest.fixture(scope="session")
@@ -107,9 +104,17 @@ def calm(heads: list[Head]) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sweeps that wait for a time limit begin first, beside those that work; chaos, which hits any job, is last."""
-    first, last = ("test_sweep", "test_pack"), ("test_deaths", "test_preemption", "test_chaos")
-    order = {name: k - 100 for k, name in enumerate(first)} | {name: k + 100 for k, name in enumerate(last)}
+    """The longest files first, which two workers take turns in."""
+    longest = (
+        "test_sweep",
+        "test_deaths",
+        "test_preemption",
+        "test_chaos",
+        "test_pack",
+        "test_tasks",
+        "test_full_disk",
+    )
+    order = {name: k - len(longest) for k, name in enumerate(longest)}
     here = [k for k, item in enumerate(items) if item.path.parent == Path(__file__).parent]
     ordered = sorted((items[k] for k in here), key=lambda item: order.get(item.path.stem, 0))
     for k, item in zip(here, ordered, strict=True):
@@ -131,44 +136,3 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.when == "call":
         item.report_of_call = report
     return report
-
-
-@pytest.fixture(scope="session")
-def doomed(start: Start) -> Head:
-    """Students that die in every way. Two wait a minute for their time limit, of which SLURM knows alone: begun early,
-    judged last.
-    """
-    return start(
-        *("method=raises,exits,hogs,sleeps,slow,supervised", "seed=0", "train.epochs=18", "threads=1"),
-        *("+hydra.launcher.additional_parameters.time=1", "hydra.launcher.signal_delay_s=5"),
-        *("hydra.launcher.mem_gb=null", "hydra.launcher.mem_per_cpu=1G"),
-        "hydra.launcher.max_num_timeout=0",
-        "+hydra.job.env_set.TROUBLE=the sea is rising",
-        plugin=True,
-    )
-
-
-@pytest.fixture(scope="session")
-def overdue(start: Start) -> Head:
-    """A run longer than its time limit, which it may reach; this too takes minutes of waiting."""
-    return start(
-        *("method=slow", "seed=0", "train.epochs=18", "threads=1"),
-        *ONE_MINUTE,
-        "hydra.launcher.max_num_timeout=3",
-        plugin=True,
-    )
-
-
-@pytest.fixture(scope="session")
-def orphans(start: Start) -> Head:
-    """Three students with a teacher each; one takes more memory than it gets, one reaches its time limit."""
-    arms = (
-        "teachers.set=0 teachers.model=wrn28_10 hydra.launcher.mem_gb=1",
-        "teachers.set=1 +teachers.train.epochs=100000",
-        "teachers.set=2",
-    )
-    return start(
-        *("method=kd", "seed=0", *TINY, "teachers.size=1", f"hydra.sweeper.arms={json.dumps(arms)}"),
-        *ONE_MINUTE,
-        "hydra.launcher.max_num_timeout=0",
-    )

@@ -1,7 +1,8 @@
-"""Every way in which a job can die: the others go on, and the dead one's record says how and where."""
+"""Every way in which a job can die or end early: the others go on, and the dead one's record says how and where."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,10 +12,60 @@ from pathlib import Path
 import pytest
 
 from slurm.lab import Lab
-from tests.heads import TINY, Head, events, job_of, one, records
+from tests.heads import TINY, Head, events, job_of, one, records, weights
 
 pytestmark = pytest.mark.slurm
 Start = Callable[..., Head]
+
+
+# SLURM looks at limits every 30 s: the warning comes after 25 to 55 s.
+ONE_MINUTE = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=5")
+
+
+@pytest.fixture(scope="module")
+def doomed(start: Start) -> Head:
+    """Students that die in every way. Two wait a minute for their time limit, of which SLURM knows alone: begun early,
+    judged last.
+    """
+    return start(
+        *("method=raises,exits,hogs,sleeps,slow,supervised", "seed=0", "train.epochs=18", "threads=1"),
+        *("+hydra.launcher.additional_parameters.time=1", "hydra.launcher.signal_delay_s=5"),
+        *("hydra.launcher.mem_gb=null", "hydra.launcher.mem_per_cpu=1G"),
+        "hydra.launcher.max_num_timeout=0",
+        "+hydra.job.env_set.TROUBLE=the sea is rising",
+        plugin=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def overdue(start: Start) -> Head:
+    """A run longer than its time limit, which it may reach; this too takes minutes of waiting."""
+    return start(
+        *("method=slow", "seed=0", "train.epochs=18", "threads=1"),
+        *ONE_MINUTE,
+        "hydra.launcher.max_num_timeout=3",
+        plugin=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def orphans(start: Start) -> Head:
+    """Three students with a teacher each; one takes more memory than it gets, one reaches its time limit."""
+    arms = (
+        "teachers.set=0 teachers.model=wrn28_10 hydra.launcher.mem_gb=1",
+        "teachers.set=1 +teachers.train.epochs=100000",
+        "teachers.set=2",
+    )
+    return start(
+        *("method=kd", "seed=0", *TINY, "teachers.size=1", f"hydra.sweeper.arms={json.dumps(arms)}"),
+        *ONE_MINUTE,
+        "hydra.launcher.max_num_timeout=0",
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun(doomed: Head, overdue: Head, orphans: Head) -> None:
+    """What waits for a time limit begins before all else, and is judged behind it."""
 
 
 def test_teachers_die_and_only_their_students_are_missing(start: Start, busy_lab: Lab) -> None:
@@ -44,27 +95,6 @@ def test_teachers_die_and_only_their_students_are_missing(start: Start, busy_lab
     assert "4 runs: 2 done before, 2 to run, 2 teachers to train first" in again.said
     assert "4 of 4 runs done" in again.said
     assert len(events(teachers[3], "started")) == 1
-
-
-def test_a_dead_nodes_runs_go_on_elsewhere(calm: None, start: Start, busy_lab: Lab) -> None:
-    head = start(
-        *("method=supervised", "seed=0,1,2", "train.epochs=100", "train.checkpoint_every=2", "threads=1"),
-        "hydra.launcher.cpus_per_task=4",  # two fill a node
-    )
-
-    def victims() -> list[Path]:
-        runs = [path.parent for path in head.runs.glob("*/checkpoint.pt")]
-        return [run for run in runs if events(run)[-1]["slurm"]["node"] == "n2"]
-
-    try:
-        (victim, *_) = head.until(victims, "a run with a checkpoint on n2")
-        busy_lab.kill_node("n2")
-        assert head.ends() == 0, head.said
-    finally:
-        busy_lab.start_node("n2")
-    assert "3 of 3 runs done" in head.said
-    assert len(events(victim, "started")) == 2
-    assert "resumed at step" in (victim / "run.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -122,3 +152,41 @@ def test_a_teacher_out_of_memory_or_time_costs_only_its_own_students(orphans: He
     assert memory == {hog: "1G", late: "2G", good: "2G"}
     array = {teacher: job_of(teacher).partition("_")[0] for teacher in (hog, late, good)}
     assert array[hog] != array[late] == array[good]
+
+
+def test_a_run_that_reaches_its_time_limit_goes_on(overdue: Head, tmp_path: Path) -> None:
+    assert overdue.ends() == 0, overdue.said
+    run = one(overdue.runs, "*-slow-*")
+    limits = events(run, "time_limit")
+    assert 1 <= len(limits) <= 3
+    assert len(events(run, "started")) == len(limits) + 1
+    # The pause changes the run's hash but not its result.
+    quick = Head(
+        *("method=slow", "method.pause=0", "seed=0", "train.epochs=18", "threads=1"),
+        runs=tmp_path / "runs",
+        plugin=True,
+    )
+    assert quick.ends() == 0, quick.said
+    other = one(quick.runs, "*-slow-*")
+    assert weights(run) == weights(other)
+
+
+def test_a_dead_nodes_runs_go_on_elsewhere(calm: None, start: Start, busy_lab: Lab) -> None:
+    head = start(
+        *("method=supervised", "seed=0,1,2", "train.epochs=100", "train.checkpoint_every=2", "threads=1"),
+        "hydra.launcher.cpus_per_task=4",  # two fill a node
+    )
+
+    def victims() -> list[Path]:
+        runs = [path.parent for path in head.runs.glob("*/checkpoint.pt")]
+        return [run for run in runs if events(run)[-1]["slurm"]["node"] == "n2"]
+
+    try:
+        (victim, *_) = head.until(victims, "a run with a checkpoint on n2")
+        busy_lab.kill_node("n2")
+        assert head.ends() == 0, head.said
+    finally:
+        busy_lab.start_node("n2")
+    assert "3 of 3 runs done" in head.said
+    assert len(events(victim, "started")) == 2
+    assert "resumed at step" in (victim / "run.log").read_text()

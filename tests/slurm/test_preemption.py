@@ -1,4 +1,4 @@
-"""A job that loses its node, or reaches its time limit, goes on where it was, to the very same weights."""
+"""A job that loses its node goes on where it was, to the very same weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load_file
 
 from slurm.lab import Lab
-from tests.heads import TINY, Head, events, job_of, one, records
+from tests.heads import TINY, Head, events, job_of, records, weights
 
 pytestmark = pytest.mark.slurm
 Start = Callable[..., Head]
@@ -24,11 +23,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head = Head("-m", *LONG, runs=tmp_path_factory.mktemp("undisturbed"))
     assert head.ends() == 0, head.said
     return head.runs
-
-
-def weights(run: Path) -> dict[str, bytes]:
-    """A student's weights, bit for bit; the file's header has no fixed order."""
-    return {name: array.tobytes() for name, array in load_file(run / "student.safetensors").items()}
 
 
 def at_work(head: Head, directory: Path, attempt: int) -> Path:
@@ -85,20 +79,3 @@ def test_a_preempted_run_ends_with_the_same_weights(undisturbed: Path, calm: Non
         assert weights(run) == weights(other)
         assert "resumed at step" in (run / "run.log").read_text()
         assert len((run / "history.jsonl").read_text().splitlines()) == 60
-
-
-def test_a_run_that_reaches_its_time_limit_goes_on(overdue: Head, tmp_path: Path) -> None:
-    assert overdue.ends() == 0, overdue.said
-    run = one(overdue.runs, "*-slow-*")
-    limits = events(run, "time_limit")
-    assert 1 <= len(limits) <= 3
-    assert len(events(run, "started")) == len(limits) + 1
-    # The pause changes the run's hash but not its result.
-    quick = Head(
-        *("method=slow", "method.pause=0", "seed=0", "train.epochs=18", "threads=1"),
-        runs=tmp_path / "runs",
-        plugin=True,
-    )
-    assert quick.ends() == 0, quick.said
-    other = one(quick.runs, "*-slow-*")
-    assert weights(run) == weights(other)

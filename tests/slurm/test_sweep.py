@@ -38,7 +38,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two_heads(doomed: Head, overdue: Head, orphans: Head, start: Start, code: Path) -> list[Head]:
+def two_heads(start: Start, code: Path) -> list[Head]:
     """The command as users type it, and once more in another terminal; meanwhile somebody breaks the code."""
     command = ("method=all", "seed=0,1,2", *TINY, "hydra.launcher.gpus_per_node=1")
     first = start(*command, code=code)
