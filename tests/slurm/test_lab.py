@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.lab import Lab, LabError, main
+from slurm.lab import Lab, LabError
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slurm
@@ -133,12 +133,3 @@ def test_the_command_line_from_start_to_stop(lab: Lab) -> None:
     finally:
         other.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def test_it_does_not_empty_a_folder_of_somebody_else(
-    slurm_installed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "thesis.tex").touch()
-    assert main(["start", str(tmp_path)]) == 1
-    assert "name another folder" in capsys.readouterr().err
-    assert (tmp_path / "thesis.tex").exists()

@@ -217,6 +217,14 @@ def test_a_start_takes_an_empty_folder_only(place: Path) -> None:
         assert [path.name for path in folder.iterdir()] == [MARKER]
 
 
+@pytest.mark.slurm
+def test_it_does_not_empty_a_folder_of_somebody_else(slurm_installed: None, place: Path, ask: Ask) -> None:
+    (place / "thesis.tex").touch()
+    status, _, complaint = ask("start", str(place))
+    assert status == 1 and "name another folder" in complaint
+    assert (place / "thesis.tex").exists()
+
+
 def test_a_start_that_waited_does_not_go_on_in_a_deleted_folder(place: Path) -> None:
     def begin() -> None:
         with claim(place / "lab"):
