@@ -30,6 +30,12 @@ ALL = ["supervised", *methods.groups()["all"]]
 TRAINED = [*ALL, *(name for name in methods.BASELINES if name not in ALL and methods.load(name).trained)]
 
 
+@pytest.fixture(autouse=True)
+def _small_products(monkeypatch):
+    """A device's peak takes seconds to measure; here, nobody asks how high it is."""
+    monkeypatch.setitem(measurement.PRODUCTS, "cpu", 64)
+
+
 @pytest.fixture(scope="module")
 def data():
     stream = torch.Generator().manual_seed(1)
