@@ -13,6 +13,7 @@ from tests.heads import ROOT
 
 CODE = """
 import json, os, sys
+import torch._dynamo  # which every optimiser imports, in a second
 from harness.run.single import run_single
 from harness.store import claim
 

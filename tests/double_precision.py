@@ -115,7 +115,8 @@ def work(trials: dict[str, dict[str, Any]], folder: Path, rank: int, count: int)
 def together(target: Callable[..., None], count: int, *arguments: Any) -> None:
     """Call target(*arguments, rank, count) in so many processes. Raises RuntimeError where one fails."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.training.trainer", "torch.distributed"])
+    # The last is what every optimiser imports, in a second.
+    context.set_forkserver_preload(["harness.training.trainer", "torch.distributed", "torch._dynamo"])
     processes = [context.Process(target=target, args=(*arguments, rank, count)) for rank in range(count)]
     for process in processes:
         process.start()
