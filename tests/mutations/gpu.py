@@ -14,6 +14,7 @@ LATENT_BE, RANK_ONE = "methods/latent_be.py", "methods/rank_one.py"
 # Beginnings of the names of tests.
 COMPILED, MEASURED = "training/test_compilation.py::test_", "bench/test_measurement.py::test_"
 VIEWED, METERED = "run/test_views.py::test_", "training/test_meter.py::test_"
+CHILDREN = "jobs/test_children.py::test_"
 CHANGED, ON_GPU = "training/data/test_changes.py::test_", "training/test_gpu_steps.py::test_"
 STARVED = (COMPILED + "one_run_does_not_starve_the_next",)
 RECORDED = (COMPILED + "a_record_says_what_was_compiled_and_evaluation_compiles_nothing",)
@@ -30,7 +31,7 @@ MUTATIONS = [
              "like = torch.empty_like(parameter) if value.shape == parameter.shape else value", "like = value",
              ("training/test_state.py",)),
     Mutation("GPU 1: the rate stays on its device", STATE, 'group["lr"] = rate', "pass",
-             ("run/test_gpu_runs.py::test_an_interrupted_run_goes_on[cpu]",)),
+             (ON_GPU + "no_step_waits_and_its_numbers_are_the_cpus[combined, ema, resumed]",)),
     # 2: torch.compile gives up in silence
     Mutation("GPU 2: the compiler is never reset", COMPILATION, "torch.compiler.reset()", "pass", STARVED),
     Mutation("GPU 2: few graphs, then none", COMPILATION, "recompile_limit = GRAPHS", "recompile_limit = 2", STARVED),
@@ -72,10 +73,8 @@ MUTATIONS = [
              "use_deterministic_algorithms(False)", SETTINGS),
     Mutation("GPU 5: TF32 in convolutions alone", ARITHMETIC, "matmul.allow_tf32 = tf32", "matmul.allow_tf32 = False",
              SETTINGS),
-    Mutation("GPU 5: no version of cuDNN", ARITHMETIC, "torch.backends.cudnn.version()", "None",
-             SETTINGS),
-    Mutation("GPU 5: no version of the driver", ARITHMETIC, '"driver": read_driver()', '"driver": None',
-             SETTINGS),
+    Mutation("GPU 5: no version of cuDNN", ARITHMETIC, "torch.backends.cudnn.version()", "None", SETTINGS),
+    Mutation("GPU 5: no version of the driver", ARITHMETIC, '"driver": read_driver()', '"driver": None', SETTINGS),
     Mutation("GPU 5: views of any device", VIEWS, "self.augmentation.flip, self.device]", "self.augmentation.flip]",
              (VIEWED + "another_kind_of_device_has_answers_of_its_own",)),
     Mutation("GPU 5: findings of any device", "harness/store/findings.py", "return [code, device, fingerprint,",
@@ -90,21 +89,20 @@ MUTATIONS = [
              (COMPILED + "a_member_that_is_looked_at_wants_no_gradient_of_weights",)),
     # 8: which GPU
     Mutation("GPU 8: cuda:N in a child", JOBS + "job.py", 'config["device"].partition(":")[0]', 'config["device"]',
-             ("jobs/test_children.py::test_a_child_calls_the_gpu_that_it_sees_its_first",)),
+             (CHILDREN + "a_child_calls_the_gpu_that_it_sees_its_first",)),
+    Mutation("GPU 8: cuda:N is any GPU in a pool", JOBS + "slots.py", "return [name]", "return found", SLOTS),
     Mutation("GPU 8: no current device", DEVICE, "torch.cuda.set_device(device)", "pass", WHICH),
-    Mutation("GPU 8: auto is GPU 0", DEVICE, "freest() if local is None", "0 if local is None",
-             WHICH),
+    Mutation("GPU 8: auto is GPU 0", DEVICE, "freest() if local is None", "0 if local is None", WHICH),
     # 9: packs
     Mutation("GPU 9: a context takes nothing", MEMORY, "int(SLACK * max(known)) + CONTEXT", "max(known)", SLOTS),
     Mutation("GPU 9: host memory unchecked", MEMORY, "if there is not None and there <", "if False and there <", SLOTS),
     Mutation("GPU 9: -1 and NoDevFiles are GPUs", GPUS,
              "[*itertools.takewhile(KINDS.get(entries[0][:4], str.isdecimal), entries)]", "entries",
              NAMED),
-    Mutation("GPU 9: only numbers are GPUs", GPUS, "KINDS.get(entries[0][:4], str.isdecimal)", "str.isdecimal",
-             NAMED),
-    Mutation("GPU 9: CUDA counts as nvidia-smi", GPUS, "or len({gpu.model for gpu in found}) == 1", "or True",
-             NAMED),
-    Mutation("GPU 9: a pack on the first GPU", JOBS + "slots.py", "names[k % len(names)]", "names[0]", SLOTS),
+    Mutation("GPU 9: only numbers are GPUs", GPUS, "KINDS.get(entries[0][:4], str.isdecimal)", "str.isdecimal", NAMED),
+    Mutation("GPU 9: CUDA counts as nvidia-smi", GPUS, "or len({gpu.model for gpu in found}) == 1", "or True", NAMED),
+    Mutation("GPU 9: a pack on the first GPU", JOBS + "slots.py", "names[k % len(names)]", "names[0]",
+             (CHILDREN + "runs_of_a_pack_take_turns_on_the_gpus_of_the_job",)),
     Mutation("GPU 9: nothing is said of MPS", GPUS, "if not pipe.exists():", "if True:", NAMED),
     # 10: memory that does not do
     Mutation("GPU 10: views go on the device unchecked", VIEWS, "if size <= SHARE * free:", "if True:",
@@ -113,10 +111,10 @@ MUTATIONS = [
              (VIEWED + "a_device_that_is_full_after_all_leaves_them_on_the_host",)),
     Mutation("GPU 10: a copy for every batch of views", VIEWS, "keepdim=True)).half())", "keepdim=True)).half().cpu())",
              (VIEWED + "building_waits_once_a_piece",)),
-    Mutation("GPU 10: out of memory as torch says it", ERRORS, "isinstance(error, (torch.OutOfMemoryError, MemoryError))",
-             "isinstance(error, MemoryError)", SAID),
-    Mutation("GPU 10: an error keeps the memory", ERRORS, "traceback.clear_frames(", "id(",
-             SAID),
+    Mutation("GPU 10: out of memory as torch says it", ERRORS, "    said = str(error)\n", "    return error\n", SAID),
+    Mutation("GPU 10: an error keeps the memory", ERRORS, "traceback.clear_frames(", "id(", SAID),
+    Mutation("GPU 10: no smaller batches", INFERENCE, "if size == 1:", "if True:",
+             (METERED + "evaluation_goes_on_in_smaller_batches",)),
     # 11: launches
     Mutation("GPU 11: a cast for every member", RANK_ONE, "if torch.is_autocast_enabled(kind):", "if False:", LAUNCHES),
     Mutation("GPU 11: teachers cast in every step", TRAINER, 'if self.recipe["precision"] == "bfloat16":\n                ',
@@ -146,5 +144,6 @@ MUTATIONS = [
              ("training/data/test_data.py::test_a_run_holds_its_train_images_once",)),
     Mutation("GPU 13: a lost GPU is used again", "harness/sweep/sweep.py", "not ended_well and is_lost()", "False",
              ("sweep/test_sweeps.py::test_a_lost_gpu_takes_no_other_run_with_it",)),
-    Mutation("GPU 13: two cores for a GPU", "slurm/hydra/launcher/gpu.yaml", "cpus_per_task: 8", "cpus_per_task: 2", SLOTS),
+    Mutation("GPU 13: two cores for a GPU", "slurm/hydra/launcher/gpu.yaml", "cpus_per_task: 8", "cpus_per_task: 2",
+             SLOTS),
 ]  # fmt: skip
