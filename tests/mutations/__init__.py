@@ -1,7 +1,8 @@
 """Deliberate errors, one at a time in a copy of the code: `python -m tests.mutations [PART OF A NAME ...]`.
 
 Prints for each error which tests it turned red (the first of them); exit status 1 if one went unnoticed. Takes some
-ten seconds an error; no test runs it. An error whose line was rewritten since is an error of these lists, and said to be.
+seconds an error that has tests of its own, a minute or more where all of TRAINING may notice; no test runs it. An error
+whose line was rewritten since is an error of these lists, and said to be.
 """
 
 from __future__ import annotations

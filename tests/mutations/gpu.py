@@ -135,6 +135,8 @@ MUTATIONS = [
              "garbage collector", SAID),
     Mutation("GPU 13: batch norms are read", INFERENCE, "norm.momentum = len(images) / seen", "norm.momentum = None",
              (ON_GPU + "nothing_waits_where_batch_norms_are_re_estimated",)),
+    Mutation("GPU 13: batch norms wait for every order", INFERENCE, "send(rows, images.device)", "rows.to(images.device)",
+             (ON_GPU + "nothing_waits_where_batch_norms_are_re_estimated",)),
     Mutation("GPU 13: corrupted anew for every student", "harness/evaluation/shift.py", "if self.kept is None", "if True",
              ("evaluation/test_shift.py::test_corrupted_images_are_computed_once_for_all_students",)),
     Mutation("GPU 13: diagnostics of 500 at a time", "harness/evaluation/diagnostics.py",
