@@ -17,6 +17,7 @@ from torch import nn
 
 # Of a user's environment: no TF32 whatever a program says; less than float32 whatever a program says.
 NO_TF32, LESS_ON_CPU = "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE"
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def prepare(deterministic: bool) -> None:
@@ -99,7 +100,7 @@ def describe(device: torch.device) -> dict[str, Any] | None:
 def read_driver() -> str | None:
     """The version of NVIDIA's driver, as the kernel module says it; None where it does not."""
     try:
-        first = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+        first = DRIVER.read_text().splitlines()[0]
     except OSError:
         return None
     return next((word for word in first.split() if word.replace(".", "").isdigit() and "." in word), None)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from harness.training.data import Split
 from harness.training.data.augmentation import to_unit
 from harness.training.data.files import FileImages
+from harness.training.data.transfer import send
 from harness.training.ranks import ALONE, Ranks
 
 
@@ -88,7 +89,7 @@ def read_parts(images: Tensor | FileImages, parts: Sequence[Tensor]) -> Iterator
     """Images [B, C, H, W] of each part, a list of rows."""
     if isinstance(images, FileImages):
         return images.read(parts)
-    return (images[rows.to(images.device)] for rows in parts)
+    return (images[send(rows, images.device)] for rows in parts)
 
 
 def read_slice(images: Tensor | FileImages, rows: slice, size: int) -> Iterator[Tensor]:

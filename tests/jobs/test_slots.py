@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness.config import ConfigError
 from harness.jobs import memory
@@ -15,6 +16,7 @@ from harness.jobs.slots import gpus_for
 from harness.runtime import host
 from harness.store.identity import run_directory
 from harness.store.record import read_record, write_record
+from tests.heads import ROOT
 from tests.nvidia_smi import Card, install, uuid
 from tests.planted import plant
 from tests.running import configure
@@ -123,6 +125,15 @@ def test_host_memory_bounds_what_a_gpu_would_hold(machine, runs, monkeypatch) ->
         "memory: 3.8 GiB of host memory are free (hydra.launcher.mem_gb grants more) and a run takes up to 1.50: "
         "2 at a time, not 16"
     )
+
+
+def test_four_runs_share_what_the_gpu_preset_asks_for(machine, runs, monkeypatch) -> None:
+    """Memory of the host, and for each a core that launches kernels and one that does so going backwards."""
+    machine(Card())
+    preset = yaml.safe_load((ROOT / "slurm" / "hydra" / "launcher" / "gpu.yaml").read_text())
+    monkeypatch.setattr(host, "free_memory", lambda: preset["mem_gb"] * GIB)
+    assert find_slots(runs, 4, ["0"])[0] == ["0"] * 4
+    assert preset["cpus_per_task"] >= 4 * 2
 
 
 @pytest.mark.parametrize("peak, together", [(None, 2), (600 << 20, 2), (1500 << 20, 1)])

@@ -45,6 +45,7 @@ def test_a_run_has_the_cpus_numbers(tmp_path, method):
         found = run(tmp_path / "gpu", method, device="auto", **RECIPE, **RUNS[method])
     assert found["status"] == "done"
     assert found["provenance"]["device"] == "Pretended GPU"
+    assert found["provenance"]["gpu"]["deterministic"] is False
     assert found["provenance"]["teacher_views"] == expected["provenance"]["teacher_views"] == (method == "kd")
     assert losses(found["config"]) == pytest.approx(losses(expected["config"]), rel=1e-4)
     for part in ("metrics", "diagnostics", "shift"):

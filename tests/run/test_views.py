@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import subprocess
@@ -188,6 +189,21 @@ def test_answers_are_in_the_order_of_the_views_however_they_are_copied(teacher, 
     monkeypatch.setattr("harness.run.views.batch_for", lambda images: 7)
     monkeypatch.setattr("harness.run.views.PIECE", 3)  # 4,500 is no multiple of 21
     assert (build(teacher).float() - expected.float()).abs().max() < 0.02
+
+
+def test_building_waits_once_a_piece(teacher, monkeypatch):
+    """Of many batches: each would be waited for while the device does nothing."""
+    _, network, cache = teacher
+    monkeypatch.setattr("harness.run.views.batch_for", lambda images: 100)
+    monkeypatch.setattr("harness.run.views.PIECE", 9)  # 4,500 are five times as many
+    found = np.zeros((4500, 10), np.float16)
+    with pretending() as gpu:
+        on_gpu = replace(cache, augmentation=Augmentation(load(vars(Data())).to("cuda").train, 1, False, 0))
+        on_device = copy.deepcopy(network).to("cuda")
+        gpu.events.clear()
+        on_gpu.fill(found, on_device, teacher[0])
+        assert len(waiting(gpu.events)) == 5
+    assert np.allclose(found, build(teacher).numpy(), atol=0.02)
 
 
 GB = 1 << 30

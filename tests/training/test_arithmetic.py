@@ -73,5 +73,22 @@ def test_a_run_says_how_it_computes(tmp_path: Path) -> None:
     assert record["hash"] != run_hash(configure(tmp_path, "supervised", train__precision="tf32"))
 
 
-def test_the_driver_is_read_where_there_is_one() -> None:
-    assert arithmetic.read_driver() is None or arithmetic.read_driver().count(".") >= 1
+KERNEL_MODULE = """NVRM version: NVIDIA UNIX {} for x86_64  570.124.06  Release Build  (dvs-builder@U16)
+GCC version:  gcc version 13.3.0
+"""
+
+
+@pytest.mark.parametrize("kind", ["x86_64 Kernel Module", "Open Kernel Module"])
+def test_versions_that_decide_last_digits_are_recorded(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic, "DRIVER", tmp_path / "version")
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    about = {"cuda": "12.8", "cudnn": 91002, "driver": None, "deterministic": False, "visible": "3"}
+    assert arithmetic.describe(torch.device("cuda")) == about, "a container need not show its driver"
+    (tmp_path / "version").write_text(KERNEL_MODULE.format(kind))
+    arithmetic.prepare(deterministic=True)
+    about |= {"driver": "570.124.06", "deterministic": True}
+    assert arithmetic.describe(torch.device("cuda")) == about

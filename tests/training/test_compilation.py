@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,17 +14,18 @@ from torch._dynamo.utils import counters
 import methods
 from harness.training import compilation, networks
 from harness.training.data import Dataset, Split
+from methods.combined import Combined
 from methods.latent_be import convert
-from tests.running import make_trainer
+from tests.running import make_trainer, run
 
 MEMBERS = 4
+COMPILE = nn.Module.compile
 
 
 @pytest.fixture(autouse=True)
 def _without_inductor(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Graphs are made as ever, and run by torch's own operators: compiling them takes minutes on a CPU."""
-    real = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: real(self, backend="aot_eager"))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: COMPILE(self, backend="aot_eager"))
     yield
     torch.compiler.reset()
     counters.clear()
@@ -60,6 +62,43 @@ def test_one_run_does_not_starve_the_next() -> None:
     assert found["combined"]["graphs"] <= 6
     assert found["kd"]["graphs"] == 2, "a teacher and a student"
     assert found["supervised"]["graphs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"), [(1, ["mark", "inputs", "mark", "loss"]), (2, ["mark", *["inputs", "loss"] * 2])]
+)
+def test_what_looked_at_the_inputs_is_done_with_before_the_loss(
+    parts: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA graphs forget at a mark: without one here each pair of teachers would have graphs of its own, and with one while
+    gradients add up, those of the first part would be lost.
+    """
+    seen: list[str] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: None)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: seen.append("mark"))
+    for name in ("inputs", "loss"):
+        real = getattr(Combined, name)
+        monkeypatch.setattr(Combined, name, lambda *given, name=name, real=real: seen.append(name) or real(*given))
+    trainer = make_trainer(
+        make_data(), Combined(), [network(0), network(1)], compile="reduce-overhead", accumulate=parts
+    )
+    training = trainer.start(network(9))
+    trainer.take_step(training, next(iter(trainer.batches.epoch(0))))
+    assert seen == expected
+
+
+def test_a_record_says_what_was_compiled_and_evaluation_compiles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even members, which are compiled for steps, and are shown batches of another size."""
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: COMPILE(self, backend="eager"))
+    record = run(
+        tmp_path, "weight_averaging", train__compile="default", train__epochs=1, teachers__train={"compile": None}
+    )
+    about = record["provenance"]["compiled"]
+    assert record["diagnostics"]["members"], "they were looked at"
+    assert about == {"mode": "default", "graphs": about["graphs"], "not_compiled": {}, "not_captured": 0}
+    assert 0 < about["graphs"] == counters["stats"]["unique_graphs"]
 
 
 def test_what_is_not_compiled_is_said() -> None:

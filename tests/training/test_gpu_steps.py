@@ -16,10 +16,11 @@ from harness.training.capture import is_capturable
 from harness.training.data import Split, train_batches
 from harness.training.data.batches import DeviceBatches
 from harness.training.data.files import FileImages
+from harness.training.inference import reestimate_batch_norm
 from methods.kd import KD
 from methods.method import Method
 from tests.pretended_gpu import SEND, launches, pretending, waiting
-from tests.trial import CHANNELS, CLASSES, SIZE, Outcome, Trial, pretend
+from tests.trial import CHANNELS, CLASSES, SIZE, Outcome, Trial, make_noise, pretend
 
 ALL = ("supervised", *methods.VARIANTS)  # tried with everything
 BASELINES = [name for name in methods.BASELINES if name not in ALL and methods.load(name).trained]
@@ -140,6 +141,19 @@ def test_the_device_is_waited_for_once():
     first = pretend(Trial(make("kd"))).first
     (wait,) = waiting(first)
     assert str(wait).startswith("wait: synchronize at harness/training/meter.py")
+
+
+def test_nothing_waits_where_batch_norms_are_re_estimated():
+    """By one batch after the other, with the CPU's statistics."""
+    trial, found = Trial(make("supervised")), []
+    for device in ("cpu", "cuda"):
+        with pretending() as gpu:
+            network, split = trial.build(0).to(device), make_noise().to(device).train
+            gpu.events.clear()
+            reestimate_batch_norm(network, split, 10)
+            assert not waiting(gpu.events)
+            found.append({name: buffer.cpu() for name, buffer in network.named_buffers()})
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

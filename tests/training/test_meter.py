@@ -12,7 +12,9 @@ from torch import nn
 from harness.training.data import Split
 from harness.training.inference import batch_for, predict
 from harness.training.meter import Meter
+from harness.training.networks.preresnet import PreResNet
 from methods.baselines.supervised import Supervised
+from tests.pretended_gpu import pretending
 from tests.running import run
 
 SLOW_S = 1.5
@@ -33,6 +35,60 @@ def test_speed_is_not_that_of_the_first_step(epochs: int, tmp_path: Path, monkey
     cost = run(tmp_path, "supervised", train__epochs=epochs)["cost"]
     assert cost["images_per_s"] > 3 * 50 / SLOW_S * 1.5
     assert cost["device_s"] > SLOW_S
+
+
+class Allocator:
+    """What CUDA says of its memory: bytes that are held now, and the most since it was asked to forget."""
+
+    def __init__(self) -> None:
+        self.held = self.most = 0
+
+    def hold(self, count: int) -> None:
+        """For a moment."""
+        self.most = max(self.most, self.held + count)
+
+    def forget(self, device: torch.device) -> None:
+        self.most = self.held
+
+    def answer(self, patch: pytest.MonkeyPatch) -> Allocator:
+        patch.setattr(torch.cuda, "reset_peak_memory_stats", self.forget)
+        patch.setattr(torch.cuda, "max_memory_allocated", lambda device: self.most)
+        patch.setattr(torch.cuda, "memory_allocated", lambda device: self.held)
+        return self
+
+
+def test_peak_memory_is_that_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of the first one, where algorithms are tried, nor of the evaluation, whose batches are larger; a network
+    holds a byte an image here.
+    """
+    real, rows = PreResNet.forward, []
+
+    def forward(self: PreResNet, images: torch.Tensor) -> torch.Tensor:
+        rows.append(len(images))
+        allocator.hold(len(images) if len(rows) > 1 else 10_000)
+        return real(self, images)
+
+    monkeypatch.setattr(PreResNet, "forward", forward)
+    with pretending(), monkeypatch.context() as patch:
+        allocator = Allocator().answer(patch)
+        record = run(tmp_path, "supervised", device="cuda", train__capture=False)
+    assert record["cost"]["peak_memory_bytes"] == 50 < max(rows[1:])
+
+
+def test_what_graphs_keep_between_replays_is_memory_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    allocator = Allocator().answer(monkeypatch)
+    segments = [
+        {"segment_pool_id": (0, 0), "total_size": 900, "allocated_size": 0},  # anybody's
+        {"segment_pool_id": (0, 1), "total_size": 300, "allocated_size": 20},
+    ]
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "native")
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    meter = Meter(torch.device("cuda"))
+    meter.begin(0)
+    allocator.held = 100
+    assert meter.peak_bytes() == 100 + 280
+    allocator.hold(1000)
+    assert meter.peak_bytes() == 1100, "while they are captured, what they will keep counts as held"
 
 
 def test_an_epoch_of_one_step_has_a_speed() -> None:
