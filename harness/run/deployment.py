@@ -21,6 +21,7 @@ from harness.run.network import build_network, read_network
 from harness.run.teachers import bank_of, teacher_configs
 from harness.runtime.console import Console
 from harness.store.record import check_files, read_record
+from harness.store.runs import is_run
 from harness.training.data import Dataset
 from harness.training.data.augmentation import to_unit
 
@@ -99,6 +100,8 @@ def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, d
     """Check, export and measure a run's student; returns the measurements. Raises ConfigError where it cannot, and Damaged."""
     if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
         raise ConfigError("--onnx needs extra packages: pip install onnx onnxscript")
+    if is_run(folder.resolve()):
+        raise ConfigError(f"{folder} is a run's own folder, whose student would be replaced: choose another with --to")
     network, record, data = load_student(run, console)
     difference = check_predictions(run, network, data)
     console.say(f"repeats {len(data.test):,} recorded predictions (largest difference of a logit {difference:.2g})")

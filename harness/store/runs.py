@@ -8,6 +8,11 @@ from pathlib import Path
 from harness.store.record import RECORD, RUN
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's own: it holds a record, or is named like one. Raises OSError."""
+    return (folder / RECORD).exists() or RUN.search(folder.absolute().name) is not None
+
+
 def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
     """The directories of runs and teachers, at or below a folder, each once, wherever links lead."""
     seen = set() if seen is None else seen
@@ -15,12 +20,12 @@ def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
         return
     seen.add(folder.resolve())
     try:
-        is_run = (folder / RECORD).exists() or RUN.search(folder.absolute().name)
-        inner = [] if is_run else sorted(folder.iterdir())
+        alone = is_run(folder)
+        inner = [] if alone else sorted(folder.iterdir())
         places = [place for place in inner if place.is_dir() and not place.name.startswith(".")]
     except OSError:  # nobody knows what is in it: it is taken for a run that cannot be read, by name
-        is_run, places = True, []
-    if is_run:
+        alone, places = True, []
+    if alone:
         yield folder
     for place in places:
         yield from find_runs(place, seen)
