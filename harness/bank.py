@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
+import re
 import shutil
 import uuid
 from collections import Counter
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from harness.run.importing import Source
 
 Config = dict[str, Any]
+OF_TEACHER = re.compile(r"teacher/(\d+)/(\d+)")  # a teacher's seed: its set and its number there
 
 
 def add(files: Sequence[Path], overrides: Sequence[str], options: argparse.Namespace, console: Console) -> None:
@@ -139,9 +141,10 @@ def show(folders: Sequence[Path], console: Console) -> None:
     table = Table(title="teachers", title_justify="left")
     for column in ("data", "set", "member", "network", "acc %", "nll", "parameters", "MB", "runs", "came by"):
         table.add_column(column, justify="left" if column in ("data", "network", "came by") else "right")
-    damaged = []
+    damaged: list[Damaged] = []
     for bank in [folder / "teachers" if (folder / "teachers").is_dir() else folder for folder in folders]:
-        uses = count_uses([*folders, bank.parent])
+        uses, unread = count_uses([*folders, bank.parent])
+        damaged += unread
         for place in sorted((path for path in bank.glob("*-set*-m*") if TEACHER.fullmatch(path.name)), key=by_set):
             try:
                 if (record := read_record(place)) is not None:
@@ -151,8 +154,8 @@ def show(folders: Sequence[Path], console: Console) -> None:
     if not table.rows and not damaged:
         raise ConfigError(f"no teachers in {', '.join(map(str, folders))}")
     console.show(table)
-    for error in damaged:
-        console.say(f"damaged  {error}")
+    for line in dict.fromkeys(map(str, damaged)):
+        console.say(f"damaged  {line}")
 
 
 def by_set(place: Path) -> tuple[str, int, int, str]:
@@ -162,9 +165,11 @@ def by_set(place: Path) -> tuple[str, int, int, str]:
 
 
 def describe(place: Path, record: dict[str, Any], uses: int) -> list[str]:
-    """A teacher's row."""
+    """A teacher's row. Raises Damaged where the record is of a student."""
     config = record["config"]
-    _, number, member = str(config["seed"]).split("/")
+    if (of := OF_TEACHER.fullmatch(str(config["seed"]))) is None:
+        raise Damaged(f"{place / RECORD} is of a student, not of a teacher")
+    number, member = of.groups()
     said = [config["data"]["name"], number, member, config["model"]]
     if record["status"] != "done":
         return [one_line(cell) for cell in [*said, record["status"], "", "", "", f"{uses:,}", ""]]
@@ -176,14 +181,17 @@ def describe(place: Path, record: dict[str, Any], uses: int) -> list[str]:
     return [one_line(cell) for cell in [*said, *numbers, f"{uses:,}", came]]
 
 
-def count_uses(folders: Sequence[Path]) -> Counter[str]:
-    """How many runs of these folders learned from each teacher, by its name."""
+def count_uses(folders: Sequence[Path]) -> tuple[Counter[str], list[Damaged]]:
+    """How many runs of these folders learned from each teacher, by its name; and the records that do not tell."""
     uses: Counter[str] = Counter()
-    for place in {path for folder in folders for path in folder.glob(f"*/{RECORD}")}:
-        with contextlib.suppress(Damaged):
+    unread = []
+    for place in sorted({path for folder in folders for path in folder.glob(f"*/{RECORD}")}):
+        try:
             if record := read_record(place.parent):
                 uses.update(record["provenance"].get("teachers") or ())
-    return uses
+        except Damaged as error:
+            unread.append(error)
+    return uses, unread
 
 
 def remove(overrides: Sequence[str], console: Console) -> None:
@@ -202,7 +210,11 @@ def remove(overrides: Sequence[str], console: Console) -> None:
         of_others = any(not is_trained(place) for place in others)
         if not places and (of_others or not file.exists()):
             raise ConfigError(f"{bank} has no set {number} of data={name}")
-        uses = count_uses(folders)
+        uses, unread = count_uses(folders)
+        if unread:
+            raise ConfigError(
+                f"{unread[0]}: nobody knows whether that run learned from this set; mend or remove it first"
+            )
         if needed := [place for place in places if uses[place.name]]:
             raise ConfigError(
                 f"{needed[0].name} has taught {uses[needed[0].name]:,} of the runs in {runs}, which nobody could verify "
