@@ -42,10 +42,12 @@ def arms(configs: list[dict[str, Any]]) -> list[str]:
     return labels
 
 
-def data_of(config: dict[str, Any]) -> tuple[str, str | None]:
-    """Which images a run is tested on: the set's name, and of a folder where it lies."""
+def data_of(config: dict[str, Any]) -> tuple[str, str]:
+    """Which images a run is tested on: the set's name, and what makes others of it (of a folder where it lies, their
+    size, a set's own options), as a text.
+    """
     data = relevant(config)["data"]
-    return data["name"], data.get("root")
+    return data["name"], repr([data.get(key) for key in ("root", "image_size", "options")])
 
 
 def teacher_sets(records: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:

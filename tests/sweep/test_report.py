@@ -57,3 +57,21 @@ def test_teachers_of_one_name_and_other_weights_are_two_sets(
         assert ("it learned from another t than the runs above" in said) == (seed >= 2)
         (row,) = (line for line in said.splitlines() if "one teacher" in line)
         assert ("2 sets" in row, "5.0000" in row) == (seed >= 2, seed >= 2), row
+
+
+def test_images_of_two_sizes_share_no_row_of_teachers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor are their students rivals: every size has its best."""
+    root = str(tmp_path)
+    sizes = {8: 0.5, 16: 0.7}
+    configs = [
+        configure(tmp_path / "runs", method, "folder", data__root=root, data__image_size=size)
+        for size in sizes
+        for method in ("kd", "ensemble_kd")
+    ]
+    for config in configs:
+        test = {**TEST, "acc": sizes[config["data"]["image_size"]]}
+        metrics = {who: {"test": test} for who in ("student", "teacher", "ensemble")}
+        origin = {"teachers": [f"t{config['data']['image_size']}"], "data": None, "device": "cpu"}
+        plant(run_directory(config), config, metrics=metrics, provenance=origin)
+    said = shown(configs, capsys)
+    assert "on each data set and network" in said and "one teacher" not in said and "60.00" not in said
