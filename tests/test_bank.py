@@ -24,14 +24,11 @@ from harness.run.teachers import find_teachers
 from harness.runtime.console import Console
 from harness.store.claim import Claim
 from harness.store.identity import run_directory, run_hash
-from harness.store.identity import run_directory, run_hash
 from harness.store.imports import import_file, read_import
 from harness.store.predictions import read_predictions
 from harness.store.record import read_record
 from harness.training import networks
 from tests import damage
-from tests.planted import plant
-from tests.running import configure
 from tests.planted import plant
 from tests.running import configure
 
@@ -263,29 +260,6 @@ def test_names_of_data_sets_may_begin_alike(files):
     like = place.rename(place.with_name(place.name.replace("digits-", "digits-b-")))
     assert find_teachers(like.parent, {**own, "name": "digits-b"}, 7) == []
     assert find_teachers(like.parent, own, 7) == [like]
-
-
-def test_a_record_that_does_not_tell_is_named_and_may_need_every_set(files, capsys):
-    """A student's of a newer version, of wrong types, or in a teacher's place."""
-    assert add(files[:1], "model=preresnet_tiny") == 0
-    config = configure(Path("runs"))
-    student = run_directory(config)
-    plant(Path(f"runs/teachers/digits-x-set1-m0-{run_hash(config)}"), config)
-    record = plant(student, config, "failed") | {"version": 1}
-    for changes, said in (
-        ({"version": 99}, "is of version 99"),
-        ({"digest": None, "provenance": {"teachers": 7}}, "teachers"),
-        ({"digest": None, "provenance": {"imported": 7}}, "imported"),
-    ):
-        (student / "record.json").write_text(json.dumps(record | changes))
-        capsys.readouterr()
-        assert bank.main(["list"]) == 0
-        shown = capsys.readouterr().out
-        assert said in shown and "is of a student" in shown and "bare.safetensors" in shown
-        assert bank.main(["remove", *WHICH]) == 2 and said in capsys.readouterr().err
-        assert teacher(0).is_dir()
-    shutil.rmtree(student)
-    assert bank.main(["remove", *WHICH]) == 0
 
 
 def test_a_record_that_does_not_tell_is_named_and_may_need_every_set(files, capsys):

@@ -129,15 +129,6 @@ def test_a_run_keeps_its_own_student(directory, tmp_path, capsys):
     assert (directory / "student.safetensors").read_bytes() == before
 
 
-def test_a_run_keeps_its_own_student(directory, tmp_path, capsys):
-    """Its record knows the file by its digest; through a link, too."""
-    before = (directory / "student.safetensors").read_bytes()
-    (tmp_path / "link").symlink_to(directory)
-    for folder in (directory, tmp_path / "link"):
-        assert "is a run's own folder" in fails(directory, capsys, "--to", str(folder))
-    assert (directory / "student.safetensors").read_bytes() == before
-
-
 def test_a_folder_that_takes_nothing_is_one_line_and_keeps_what_it_has(directory, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert "cannot write to" in fails(directory, capsys, "--to", str(tmp_path / "file"))
