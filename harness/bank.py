@@ -31,6 +31,7 @@ from harness.store.files import Damaged
 from harness.store.identity import TEACHER, bank_folder, in_path, run_directory
 from harness.store.imports import FOLDER, Member, import_file, read_import, write_import
 from harness.store.record import RECORD, check_files, lost_files, read_record
+from harness.store.submission import CONFIG, read_config
 
 if TYPE_CHECKING:
     from harness.run.importing import Source
@@ -222,6 +223,8 @@ def remove(overrides: Sequence[str], console: Console) -> None:
             )
         if busy := find_busy(folders, name):
             raise ConfigError(f"{busy} is being worked on, and may learn from this set: wait until it is done")
+        if waiting := find_waiting(folders, name, number):
+            raise ConfigError(f"{waiting} has not ended, and learns from this set: go on with it, or remove it first")
         for place in places:
             claims.enter_context(Claim(place))
         for place in places:
@@ -236,6 +239,21 @@ def find_busy(folders: Sequence[Path], data: str) -> Path | None:
     """A run of a data set that somebody is at, whose record will say only once it is done who taught it."""
     runs = {claim.parent for folder in folders for claim in folder.glob(f"{glob.escape(in_path(data))}-*/{CLAIM}")}
     return min(living(sorted(runs)), default=None)
+
+
+def find_waiting(folders: Sequence[Path], data: str, number: int) -> Path | None:
+    """A run of a set that was submitted or interrupted: it goes on with the teachers that it began with. Raises Damaged."""
+    start = glob.escape(in_path(data))
+    found = {
+        path.parent for name in (CONFIG, RECORD) for folder in folders for path in folder.glob(f"{start}-*/{name}")
+    }
+    for place in sorted(found):
+        record = read_record(place)
+        if record is None or record["status"] == "interrupted":
+            config = record["config"] if record else read_config(place / CONFIG) or {}
+            if (config.get("teachers") or {}).get("set") == number and config["data"]["name"] == data:
+                return place
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
