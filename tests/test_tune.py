@@ -16,9 +16,13 @@ from analysis.report.summary import summarise
 from harness import tune
 from harness.app import run
 from harness.config import ConfigError
+from harness.store.identity import run_directory
 from harness.store.record import digest_of, read_record, write_record
 from harness.sweep.tuned import Choice, apply, read_tuned, write_tuned
+from harness.tuning import choose
 from tests import damage
+from tests.planted import plant
+from tests.running import configure
 
 SMALL = ("train=smoke", "train.steps_per_epoch=12", "teachers.size=2", "evaluate.diagnostics=false")
 TUNE = "+tune={trials: 2, grids: {supervised: {}, kd: {temperature: [1.0, 4.0, 64.0], alpha: [1.0, 0.5]}}}".replace(
@@ -180,6 +184,15 @@ def test_trials_of_two_codes_are_not_compared(tuned, tmp_path, capsys):
     write_record(place, {**record, "provenance": {**record["provenance"], "code": "another"}})
     assert tune.main([TUNE, "seed=100,101", *SMALL, f"runs={runs}"]) == 2 and not (runs / "tuned.yaml").exists()
     assert "different code: " in capsys.readouterr().err
+
+
+def test_trials_of_a_teacher_that_was_trained_again_are_not_compared(tmp_path):
+    configs = [configure(tmp_path, seed=seed) for seed in (100, 101)]
+    for config, weights in zip(configs, "ab", strict=True):
+        origin = {"teachers": ["t"], "teacher_weights": {"t": weights}, "data": "x", "code": "y", "device": "cpu"}
+        plant(run_directory(config), config, provenance=origin)
+    with pytest.raises(ConfigError, match=r"different weights of t: a \(1 runs\), b \(1 runs\)"):
+        choose(configs, {"kd": [{}]})
 
 
 def test_what_is_written_can_be_read(tmp_path):

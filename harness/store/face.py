@@ -59,7 +59,10 @@ class Imported(TypedDict):
 class Source(TypedDict, total=False):
     """Where a result of any status came from."""
 
+    code: str | None
+    data: str | None
     teachers: list[str] | None
+    teacher_weights: dict[str, str] | None
     imported: Imported
 
 
