@@ -23,7 +23,7 @@ from harness.runtime.console import Console
 from harness.store.files import Damaged
 from harness.store.identity import run_directory
 from harness.store.record import check_files, read_record
-from harness.store.runs import is_run
+from harness.store.runs import holds_run
 from harness.training.data import Dataset
 from harness.training.data.augmentation import to_unit
 
@@ -115,7 +115,7 @@ def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, d
     """Check, export and measure a run's student; returns the measurements. Raises ConfigError where it cannot, and Damaged."""
     if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
         raise ConfigError("--onnx needs extra packages: pip install onnx onnxscript")
-    if is_run(folder.resolve()):
+    if holds_run(folder):
         raise ConfigError(f"{folder} is a run's own folder, whose student would be replaced: choose another with --to")
     network, record, data = load_student(run, console)
     difference = check_predictions(run, network, data)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.store.aside import TRAINED
 from harness.store.record import RECORD, RUN
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's own: it holds a record, or is named like one. Raises OSError."""
-    return (folder / RECORD).exists() or RUN.search(folder.absolute().name) is not None
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a run which has come to something: nobody else writes there. Raises OSError."""
+    return any((folder.resolve() / name).exists() for name in (RECORD, TRAINED))
 
 
 def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
@@ -20,12 +21,12 @@ def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
         return
     seen.add(folder.resolve())
     try:
-        alone = is_run(folder)
-        inner = [] if alone else sorted(folder.iterdir())
+        is_run = (folder / RECORD).exists() or RUN.search(folder.absolute().name)
+        inner = [] if is_run else sorted(folder.iterdir())
         places = [place for place in inner if place.is_dir() and not place.name.startswith(".")]
     except OSError:  # nobody knows what is in it: it is taken for a run that cannot be read, by name
-        alone, places = True, []
-    if alone:
+        is_run, places = True, []
+    if is_run:
         yield folder
     for place in places:
         yield from find_runs(place, seen)
