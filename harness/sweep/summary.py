@@ -81,7 +81,7 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
         for metric in METRICS
     }
     fields: dict[Any, list[str]] = defaultdict(list)
-    passes = {label: group[0]["cost"].get("inference_passes", 1) for label, group in groups.items()}
+    passes = {label: max(r["cost"].get("inference_passes", 1) for r in group) for label, group in groups.items()}
     for label, group in groups.items():
         fields[data_of(group[0]["config"]), group[0]["config"]["model"], passes[label] > 1].append(label)
     best = set()

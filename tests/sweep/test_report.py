@@ -75,3 +75,14 @@ def test_images_of_two_sizes_share_no_row_of_teachers(tmp_path: Path, capsys: py
         plant(run_directory(config), config, metrics=metrics, provenance=origin)
     said = shown(configs, capsys)
     assert "on each data set and network" in said and "one teacher" not in said and "60.00" not in said
+
+
+def test_passes_are_those_of_an_arm_whichever_run_came_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Earlier records do not know them."""
+    configs = [configure(tmp_path, seed=seed) for seed in (0, 1)]
+    for config, passes in zip(configs, ({}, {"inference_passes": 4}), strict=True):
+        cost = {"wall_s": 1.0, "device_s": 1.0, "images_per_s": 9.0, "parameters": 3}
+        plant(run_directory(config), config, cost=cost | passes)
+    assert all("kd (4 passes)" in shown(order, capsys) for order in (configs, configs[::-1]))
