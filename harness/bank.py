@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
+import re
 import shutil
 import uuid
 from collections import Counter
@@ -30,11 +31,13 @@ from harness.store.files import Damaged
 from harness.store.identity import TEACHER, bank_folder, in_path, run_directory
 from harness.store.imports import FOLDER, Member, import_file, read_import, write_import
 from harness.store.record import RECORD, check_files, lost_files, read_record
+from harness.store.submission import CONFIG, read_config
 
 if TYPE_CHECKING:
     from harness.run.importing import Source
 
 Config = dict[str, Any]
+OF_TEACHER = re.compile(r"teacher/(\d+)/(\d+)")  # a teacher's seed: its set and its number there
 
 
 def add(files: Sequence[Path], overrides: Sequence[str], options: argparse.Namespace, console: Console) -> None:
@@ -139,9 +142,10 @@ def show(folders: Sequence[Path], console: Console) -> None:
     table = Table(title="teachers", title_justify="left")
     for column in ("data", "set", "member", "network", "acc %", "nll", "parameters", "MB", "runs", "came by"):
         table.add_column(column, justify="left" if column in ("data", "network", "came by") else "right")
-    damaged = []
+    damaged: list[Damaged] = []
     for bank in [folder / "teachers" if (folder / "teachers").is_dir() else folder for folder in folders]:
-        uses = count_uses([*folders, bank.parent])
+        uses, unread = count_uses([*folders, bank.parent])
+        damaged += unread
         for place in sorted((path for path in bank.glob("*-set*-m*") if TEACHER.fullmatch(path.name)), key=by_set):
             try:
                 if (record := read_record(place)) is not None:
@@ -151,8 +155,8 @@ def show(folders: Sequence[Path], console: Console) -> None:
     if not table.rows and not damaged:
         raise ConfigError(f"no teachers in {', '.join(map(str, folders))}")
     console.show(table)
-    for error in damaged:
-        console.say(f"damaged  {error}")
+    for line in dict.fromkeys(map(str, damaged)):
+        console.say(f"damaged  {line}")
 
 
 def by_set(place: Path) -> tuple[str, int, int, str]:
@@ -162,9 +166,11 @@ def by_set(place: Path) -> tuple[str, int, int, str]:
 
 
 def describe(place: Path, record: dict[str, Any], uses: int) -> list[str]:
-    """A teacher's row."""
+    """A teacher's row. Raises Damaged where the record is of a student."""
     config = record["config"]
-    _, number, member = str(config["seed"]).split("/")
+    if (of := OF_TEACHER.fullmatch(str(config["seed"]))) is None:
+        raise Damaged(f"{place / RECORD} is of a student, not of a teacher")
+    number, member = of.groups()
     said = [config["data"]["name"], number, member, config["model"]]
     if record["status"] != "done":
         return [one_line(cell) for cell in [*said, record["status"], "", "", "", f"{uses:,}", ""]]
@@ -176,14 +182,17 @@ def describe(place: Path, record: dict[str, Any], uses: int) -> list[str]:
     return [one_line(cell) for cell in [*said, *numbers, f"{uses:,}", came]]
 
 
-def count_uses(folders: Sequence[Path]) -> Counter[str]:
-    """How many runs of these folders learned from each teacher, by its name."""
+def count_uses(folders: Sequence[Path]) -> tuple[Counter[str], list[Damaged]]:
+    """How many runs of these folders learned from each teacher, by its name; and the records that do not tell."""
     uses: Counter[str] = Counter()
-    for place in {path for folder in folders for path in folder.glob(f"*/{RECORD}")}:
-        with contextlib.suppress(Damaged):
+    unread = []
+    for place in sorted({path for folder in folders for path in folder.glob(f"*/{RECORD}")}):
+        try:
             if record := read_record(place.parent):
                 uses.update(record["provenance"].get("teachers") or ())
-    return uses
+        except Damaged as error:
+            unread.append(error)
+    return uses, unread
 
 
 def remove(overrides: Sequence[str], console: Console) -> None:
@@ -202,7 +211,11 @@ def remove(overrides: Sequence[str], console: Console) -> None:
         of_others = any(not is_trained(place) for place in others)
         if not places and (of_others or not file.exists()):
             raise ConfigError(f"{bank} has no set {number} of data={name}")
-        uses = count_uses(folders)
+        uses, unread = count_uses(folders)
+        if unread:
+            raise ConfigError(
+                f"{unread[0]}: nobody knows whether that run learned from this set; mend or remove it first"
+            )
         if needed := [place for place in places if uses[place.name]]:
             raise ConfigError(
                 f"{needed[0].name} has taught {uses[needed[0].name]:,} of the runs in {runs}, which nobody could verify "
@@ -210,6 +223,8 @@ def remove(overrides: Sequence[str], console: Console) -> None:
             )
         if busy := find_busy(folders, name):
             raise ConfigError(f"{busy} is being worked on, and may learn from this set: wait until it is done")
+        if waiting := find_waiting(folders, name, number):
+            raise ConfigError(f"{waiting} has not ended, and learns from this set: go on with it, or remove it first")
         for place in places:
             claims.enter_context(Claim(place))
         for place in places:
@@ -224,6 +239,21 @@ def find_busy(folders: Sequence[Path], data: str) -> Path | None:
     """A run of a data set that somebody is at, whose record will say only once it is done who taught it."""
     runs = {claim.parent for folder in folders for claim in folder.glob(f"{glob.escape(in_path(data))}-*/{CLAIM}")}
     return min(living(sorted(runs)), default=None)
+
+
+def find_waiting(folders: Sequence[Path], data: str, number: int) -> Path | None:
+    """A run of a set that was submitted or interrupted: it goes on with the teachers that it began with. Raises Damaged."""
+    start = glob.escape(in_path(data))
+    found = {
+        path.parent for name in (CONFIG, RECORD) for folder in folders for path in folder.glob(f"{start}-*/{name}")
+    }
+    for place in sorted(found):
+        record = read_record(place)
+        if record is None or record["status"] == "interrupted":
+            config = record["config"] if record else read_config(place / CONFIG) or {}
+            if (config.get("teachers") or {}).get("set") == number and config["data"]["name"] == data:
+                return place
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

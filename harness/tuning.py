@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -173,12 +173,18 @@ def choose(configs: list[Config], trials: dict[str, list[Options]]) -> int:
 
 
 def check_alike(records: Records) -> None:
-    """Raise ConfigError where trials differ in more than their options: in the code that made them, or in the data."""
-    for key in ("code", "data"):
-        found = Counter(record["provenance"].get(key) for record in records.values())
-        del found[None]
-        if len(found) > 1:
-            told = ", ".join(f"{value} ({count} runs)" for value, count in found.items())
+    """Raise ConfigError where trials differ in more than their options: in the code that made them, the data, or what a
+    teacher of one name was.
+    """
+    found: defaultdict[str, Counter[str | None]] = defaultdict(Counter)
+    for source in (record["provenance"] for record in records.values()):
+        taught = {f"weights of {name}": weights for name, weights in (source.get("teacher_weights") or {}).items()}
+        for key, value in {"code": source.get("code"), "data": source.get("data"), **taught}.items():
+            found[key][value] += 1
+    for key, values in found.items():
+        del values[None]
+        if len(values) > 1:
+            told = ", ".join(f"{value[:16]} ({count} runs)" for value, count in values.items())
             raise ConfigError(
                 f"these trials are of different {key}: {told}; tune in a folder of its own (runs=FOLDER), or run them all "
                 "again by force=true"

@@ -3,6 +3,7 @@
 Each RUN is a finished run's directory, or a folder of them. Of each run
 
     its files     are those that its record knows by their digests, its record is as it was written
+    its history   has the chosen epoch as the record has it
     its data      are those that it was trained on
     its numbers   come out again where the stored student is evaluated once more
     --train       and where it is trained once more, in a folder of its own (bit for bit on as many CPUs with the same threads),

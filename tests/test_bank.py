@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import shutil
@@ -22,11 +23,15 @@ from harness.run.data import load_images
 from harness.run.teachers import find_teachers
 from harness.runtime.console import Console
 from harness.store.claim import Claim
+from harness.store.identity import run_directory, run_hash
 from harness.store.imports import import_file, read_import
 from harness.store.predictions import read_predictions
 from harness.store.record import read_record
+from harness.store.submission import write_config
 from harness.training import networks
 from tests import damage
+from tests.planted import plant
+from tests.running import configure
 
 MODELS = ("preresnet_tiny", "preresnet8", "wrn10_1")
 WHICH = ("data=digits", "teachers.set=7")
@@ -256,3 +261,41 @@ def test_names_of_data_sets_may_begin_alike(files):
     like = place.rename(place.with_name(place.name.replace("digits-", "digits-b-")))
     assert find_teachers(like.parent, {**own, "name": "digits-b"}, 7) == []
     assert find_teachers(like.parent, own, 7) == [like]
+
+
+def test_a_set_stays_while_a_run_waits_to_learn_from_it(files, capsys):
+    """In a queue, or stopped; no claim tells of it, and no record who taught it. Those of another set are none."""
+    assert add(files[:1], "model=preresnet_tiny") == 0
+    waiting, other = (configure(Path("runs"), teachers__set=number, teachers__size=1) for number in (7, 8))
+    for config in (waiting, other):
+        run_directory(config).mkdir(parents=True)
+        write_config(run_directory(config), config)
+    assert bank.main(["remove", *WHICH]) == 2 and "has not ended" in capsys.readouterr().err
+    plant(run_directory(waiting), waiting, "interrupted")
+    assert bank.main(["remove", *WHICH]) == 2 and "has not ended" in capsys.readouterr().err
+    assert teacher(0).is_dir()
+    plant(run_directory(waiting), waiting, "failed")
+    assert bank.main(["remove", *WHICH]) == 0
+
+
+def test_a_record_that_does_not_tell_is_named_and_may_need_every_set(files, capsys):
+    """A student's of a newer version, of wrong types, or in a teacher's place."""
+    assert add(files[:1], "model=preresnet_tiny") == 0
+    config = configure(Path("runs"))
+    student = run_directory(config)
+    plant(Path(f"runs/teachers/digits-x-set1-m0-{run_hash(config)}"), config)
+    record = plant(student, config, "failed") | {"version": 1}
+    for changes, said in (
+        ({"version": 99}, "is of version 99"),
+        ({"digest": None, "provenance": {"teachers": 7}}, "teachers"),
+        ({"digest": None, "provenance": {"imported": 7}}, "imported"),
+    ):
+        (student / "record.json").write_text(json.dumps(record | changes))
+        capsys.readouterr()
+        assert bank.main(["list"]) == 0
+        shown = capsys.readouterr().out
+        assert said in shown and "is of a student" in shown and "bare.safetensors" in shown
+        assert bank.main(["remove", *WHICH]) == 2 and said in capsys.readouterr().err
+        assert teacher(0).is_dir()
+    shutil.rmtree(student)
+    assert bank.main(["remove", *WHICH]) == 0

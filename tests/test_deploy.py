@@ -22,6 +22,7 @@ from harness.run import deployment
 from harness.run.export import describe
 from harness.runtime.console import Console
 from harness.store.identity import run_directory
+from harness.store.imports import import_file
 from harness.store.record import read_record, write_record
 from harness.training import networks
 from harness.training.data import load
@@ -118,6 +119,29 @@ def test_damaged_and_unfinished_runs_are_refused(directory, tmp_path, capsys):
     write_record(place, read_record(directory))
     (place / "student.safetensors").write_bytes((directory / "student.safetensors").read_bytes()[:-10])
     assert "is not the file that its run wrote" in fails(place, capsys)
+
+
+def test_an_ensemble_that_nobody_knows_is_compared_with_nothing(directory, tmp_path, capsys):
+    """The student's network in its place would have other costs."""
+    place = copy_of(directory, tmp_path / "run")
+    record = read_record(directory)
+    imported = import_file(tmp_path / "teachers", "digits", 0)
+    imported.parent.mkdir(parents=True)
+    for teachers, content in ((["digits-wrn10_1-set0-m0-000000000000"], None), (record["provenance"]["teachers"], "{")):
+        write_record(place, record | {"provenance": record["provenance"] | {"teachers": teachers}})
+        if content:
+            imported.write_text(content)
+        assert deployment.deploy(place, tmp_path / "files", False, Console()).keys() == {"student", "plain"}
+        assert "note: compared with no ensemble: " in capsys.readouterr().out
+
+
+def test_a_run_keeps_its_own_student(directory, tmp_path, capsys):
+    """Its record knows the file by its digest; through a link, too."""
+    before = (directory / "student.safetensors").read_bytes()
+    (tmp_path / "link").symlink_to(directory)
+    for folder in (directory, tmp_path / "link"):
+        assert "is a run's own folder" in fails(directory, capsys, "--to", str(folder))
+    assert (directory / "student.safetensors").read_bytes() == before
 
 
 def test_a_folder_that_takes_nothing_is_one_line_and_keeps_what_it_has(directory, tmp_path, capsys):

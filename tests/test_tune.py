@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,14 @@ from analysis.records.study import Study
 from analysis.report.summary import summarise
 from harness import tune
 from harness.app import run
-from harness.store.record import read_record, write_record
-from harness.sweep.tuned import read_tuned, write_tuned
+from harness.config import ConfigError
+from harness.store.identity import run_directory
+from harness.store.record import digest_of, read_record, write_record
+from harness.sweep.tuned import Choice, apply, read_tuned, write_tuned
+from harness.tuning import choose
+from tests import damage
+from tests.planted import plant
+from tests.running import configure
 
 SMALL = ("train=smoke", "train.steps_per_epoch=12", "teachers.size=2", "evaluate.diagnostics=false")
 TUNE = "+tune={trials: 2, grids: {supervised: {}, kd: {temperature: [1.0, 4.0, 64.0], alpha: [1.0, 0.5]}}}".replace(
@@ -179,8 +186,37 @@ def test_trials_of_two_codes_are_not_compared(tuned, tmp_path, capsys):
     assert "different code: " in capsys.readouterr().err
 
 
+def test_trials_of_a_teacher_that_was_trained_again_are_not_compared(tmp_path):
+    configs = [configure(tmp_path, seed=seed) for seed in (100, 101)]
+    for config, weights in zip(configs, "ab", strict=True):
+        origin = {"teachers": ["t"], "teacher_weights": {"t": weights}, "data": "x", "code": "y", "device": "cpu"}
+        plant(run_directory(config), config, provenance=origin)
+    with pytest.raises(ConfigError, match=r"different weights of t: a \(1 runs\), b \(1 runs\)"):
+        choose(configs, {"kd": [{}]})
+
+
 def test_what_is_written_can_be_read(tmp_path):
     """Also where two parts of it are one object, which YAML would write as an alias."""
     shared = {"a": [1, 2]}
-    write_tuned(tmp_path / "tuned.yaml", [1], {"data": shared, "network": shared}, {})
-    assert read_tuned(tmp_path / "tuned.yaml")["settings"] == {"data": shared, "network": shared}
+    settings = {"data": {"name": "digits", **shared}, "model": "wrn10_1", "network": shared, "again": shared}
+    write_tuned(tmp_path / "tuned.yaml", [1], settings, {})
+    assert read_tuned(tmp_path / "tuned.yaml")["settings"] == settings
+
+
+def test_a_damaged_file_is_one_line_or_of_use(tmp_path):
+    """Bytes of all kinds; and values of other types under a digest that fits, as a program with an error writes them."""
+    file = tmp_path / "tuned.yaml"
+    choice = Choice(options={"temperature": 4.0, "alpha": 0.5}, trials=3, nll=0.3)
+    write_tuned(file, [0, 1], {"data": {"name": "digits"}, "model": "wrn10_1"}, {"kd": choice})
+    content, right = file.read_bytes(), read_tuned(file)
+    damages = [damage.flips(content), damage.cuts(content), damage.texts(), damage.places()]
+    sealed = damage.values(right, lambda value: {**value, "digest": digest_of(value)})
+    for one in chain(*damages, sealed):
+        one.inflict(file)
+        try:
+            with damage.in_time():
+                assert apply([f"tuned={file}", "method=kd"])
+                assert " = " in one.name or " gone" in one.name or read_tuned(file) == right
+        except ConfigError as error:
+            assert str(file) in str(error) and str(error).isprintable(), one.name
+        damage.remove(file)

@@ -49,11 +49,14 @@ class Block(TypedDict, total=False):
     published: dict[str, Any] | None
 
 
+Values = Annotated[list[Annotated[float, Meta(gt=-limits.MOST, lt=limits.MOST)]], Meta(min_length=1)]
+
+
 class PublishedBlock(TypedDict):
     source: str
     data: str
     model: str
-    arms: dict[str, dict[str, list[Annotated[float, Meta(gt=-limits.MOST, lt=limits.MOST)]]]]
+    arms: dict[str, dict[str, Values]]
 
 
 class Against(TypedDict, total=False):

@@ -6,7 +6,6 @@ middle or put between others. What a dying process cut short is no line; its loo
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,7 @@ from msgspec import Meta
 
 from analysis.records.errors import AnalysisError
 from harness.store.files import MOST_JSON, Damaged, append, check_shape, parse_json, read_bytes, to_json
-from harness.store.record import digest_of
+from harness.store.record import digest_of, is_sealed
 
 LOOKS = "looks.jsonl"
 FORMAT = 1
@@ -86,7 +85,7 @@ def read_looks(folder: str | Path) -> list[Look]:
             if not isinstance(line, dict) or (isinstance(line.get("format"), int) and line["format"] > FORMAT):
                 raise Damaged(f"{path} is of a newer format than this code reads ({FORMAT}): upgrade it to read it")
             check_shape(line, Look, str(path))
-            if line["digest"] != digest_of(line):
+            if not is_sealed(line):
                 raise Damaged(f"{path}: look {line['look']} was changed after it was written: its digest does not fit")
             if line["look"] <= len(found):
                 continue  # two processes took it, from the same runs; the first one counts
@@ -107,12 +106,19 @@ def read_lines(path: Path) -> Iterator[Any]:
     for line, following in pairwise([*lines, tail]):
         if line.strip() and line != CUT and following != CUT:
             yield parse_json(line, Any, str(path))
-    if tail.startswith(b"{"):
-        with contextlib.suppress(Damaged):
-            tail = parse_json(tail, Any, str(path))
-            yield tail
-    elif tail:
+    if is_whole(tail):
+        yield parse_json(tail, Any, str(path))
+    elif tail and (not tail.startswith(b"{") or is_whole(tail[:-1])):  # that is: with another byte for the line's end
         raise Damaged(f"{path} is damaged: it ends in what is no look")
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether a line is a value of JSON, which what was cut short is not."""
+    try:
+        parse_json(line, Any, LOOKS)
+    except Damaged:
+        return False
+    return True
 
 
 def append_look(folder: str | Path, look: dict[str, Any]) -> Look:
@@ -121,9 +127,7 @@ def append_look(folder: str | Path, look: dict[str, Any]) -> Look:
     sealed = look | {"digest": digest_of(look)}
     check_shape(sealed, Look, str(path))
     tail = (read_bytes(path, MOST_JSON) or b"").rpartition(b"\n")[2]
-    before = f"\n{CUT.decode()}\n" if tail else ""
-    with contextlib.suppress(Damaged):
-        before = "\n" if tail and parse_json(tail, Any, str(path)) else before  # whole, but for the end of its line
+    before = "" if not tail else "\n" if is_whole(tail) else f"\n{CUT.decode()}\n"
     append(path, before + to_json(sealed) + "\n")
     return sealed
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from analysis.records.errors import AnalysisError
 from harness.store.files import write_atomically
+from harness.store.runs import holds_run
 
 
 def write_output(path: str | Path, content: str | bytes) -> Path:
@@ -13,6 +14,8 @@ def write_output(path: str | Path, content: str | bytes) -> Path:
     path = Path(path)
     content = content.encode(errors="replace") if isinstance(content, str) else content
     try:
+        if holds_run(folder := path.resolve().parent):
+            raise AnalysisError(f"cannot write {path}: {folder} is a run's own folder; choose another")
         if path.exists() and not path.is_file():
             path.write_bytes(content)  # /dev/stdout, a pipe: not to be replaced by a file
         else:

@@ -76,8 +76,15 @@ class Provenance(TypedDict, total=False):
     harness: str | None
 
 
+class Tuned(TypedDict, total=False):
+    trials: Count
+    over: list[str]
+    on: str
+
+
 class Configuration(TypedDict, total=False):
     teachers: Teachers | None
+    tuned: Tuned | None
 
 
 class Shift(TypedDict, total=False):
@@ -124,7 +131,7 @@ class Row(TypedDict, total=False):
     ended: str | None
     method_defaults: dict[str, Any] | None
     notes: list[str] | None
-    config: dict[str, Any]
+    config: Configuration
     acc: Share | None
     nll: Loss | None
     brier: Annotated[float, Meta(ge=0, le=2)] | None

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from analysis.records.errors import AnalysisError, AnalysisWarning
 from harness.store.files import MOST_JSON, Damaged, append, parse_json, read_bytes, to_json
-from harness.store.record import digest_of
+from harness.store.record import digest_of, is_sealed
 
 Count = Annotated[int, Meta(ge=0, le=10**9)]
 
@@ -45,10 +45,9 @@ def uses_of(path: str | Path, baseline: dict[str, Any]) -> list[Use]:
     for line in filter(None, lines):
         try:
             use = parse_json(line, Use, "a use")
-            intact = use["digest"] == digest_of(use)
-        except (Damaged, ValueError):
-            intact = False
-        if not intact:
+        except Damaged:
+            use = {}
+        if not is_sealed(use):
             lost += 1
         elif use["baseline"] == digest_of(baseline):
             found.append(use)

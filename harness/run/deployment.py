@@ -20,7 +20,10 @@ from harness.run.export import write
 from harness.run.network import build_network, read_network
 from harness.run.teachers import bank_of, teacher_configs
 from harness.runtime.console import Console
+from harness.store.files import Damaged
+from harness.store.identity import run_directory
 from harness.store.record import check_files, read_record
+from harness.store.runs import holds_run
 from harness.training.data import Dataset
 from harness.training.data.augmentation import to_unit
 
@@ -45,10 +48,23 @@ def latencies(groups: Sequence[Sequence[nn.Module]], images: Tensor, rounds: int
     return [statistics.median(seconds) for seconds in times]
 
 
-def measure(network: nn.Module, config: dict[str, Any], data: Dataset) -> dict[str, dict[str, float]]:
+def find_ensemble(run: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Configurations of the teachers that a run learned from. Raises ConfigError and Damaged where nobody knows them: the
+    networks of an imported set are known to its bank alone.
+    """
+    config = record["config"]
+    teachers = teacher_configs({**config, "bank": str(bank_of(run, config))})
+    if [run_directory(teacher).name for teacher in teachers] != record["provenance"]["teachers"]:
+        raise ConfigError(f"it learned from others than {bank_of(run, config)} has or would train")
+    return teachers
+
+
+def measure(
+    network: nn.Module, config: dict[str, Any], teachers: list[dict[str, Any]], data: Dataset
+) -> dict[str, dict[str, float]]:
     """Parameters, FLOPs an image and latency of LATENCY_BATCH images, of student, plain network and ensemble."""
     groups = {"student": [network], "plain": [build_network(config, data).eval()]}
-    if teachers := teacher_configs(config):
+    if teachers:
         groups["ensemble"] = [build_network(teacher, data).eval() for teacher in teachers]
     rows = torch.arange(LATENCY_BATCH) % len(data.test)
     seconds = latencies(list(groups.values()), to_unit(data.test.images[rows]))
@@ -99,6 +115,8 @@ def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, d
     """Check, export and measure a run's student; returns the measurements. Raises ConfigError where it cannot, and Damaged."""
     if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
         raise ConfigError("--onnx needs extra packages: pip install onnx onnxscript")
+    if holds_run(folder):
+        raise ConfigError(f"{folder} is a run's own folder, whose student would be replaced: choose another with --to")
     network, record, data = load_student(run, console)
     difference = check_predictions(run, network, data)
     console.say(f"repeats {len(data.test):,} recorded predictions (largest difference of a logit {difference:.2g})")
@@ -110,6 +128,11 @@ def deploy(run: Path, folder: Path, onnx: bool, console: Console) -> dict[str, d
         ) from error
     for path in paths:
         console.say(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
-    found = measure(network, {**record["config"], "bank": str(bank_of(run, record["config"]))}, data)
+    try:
+        teachers = find_ensemble(run, record)
+    except (ConfigError, Damaged) as error:
+        console.say(f"note: compared with no ensemble: {error}")
+        teachers = []
+    found = measure(network, record["config"], teachers, data)
     console.show(table(found))
     return found

@@ -18,6 +18,7 @@ from harness.run.network import read_network
 from harness.run.run import execute
 from harness.run.teachers import bank_of, teacher_configs
 from harness.runtime.console import Console
+from harness.store.history import HISTORY, read_history
 from harness.store.identity import is_teacher, run_directory
 from harness.store.predictions import read_predictions
 from harness.store.record import METRICS, check_files, lost_files, read_record, taught_otherwise
@@ -51,6 +52,7 @@ def verify(directory: Path, train: bool, console: Console) -> str:
     if lost := lost_files(directory, record):
         raise Broken(f"{lost[0]} is gone")
     check_files(directory, record)
+    check_history(directory, record)
     config = record["config"]
     data, fingerprint = load_images(config["data"], CPU, console)
     same, how = compare_data(record["provenance"]["data"], data, fingerprint)
@@ -72,6 +74,21 @@ def verify(directory: Path, train: bool, console: Console) -> str:
         return said + train_again(record, directory, console)
     left = [part for part in MORE if record.get(part)]
     return said + (f"; {', '.join(left)} not tried again (--train does)" if left else "")
+
+
+def check_history(directory: Path, record: Record) -> None:
+    """Raise Broken where the history, of which curves are drawn, says otherwise of the chosen epoch. A line that a full disk
+    took is not missed.
+    """
+    chosen, told = record["selection"], None
+    for line in read_history(directory):
+        if line.get("epoch") == chosen["epoch"]:
+            told = line.get("validation")
+    if isinstance(told, dict) and told.get("acc") != chosen["acc"]:
+        raise Broken(
+            f"{HISTORY} is of another run: it has validation acc {told.get('acc')} for epoch {chosen['epoch']}, not "
+            f"{chosen['acc']}"
+        )
 
 
 def find_teachers(directory: Path, config: Record) -> list[Path]:

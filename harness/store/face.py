@@ -50,6 +50,22 @@ class Configuration(TypedDict):
     seed: int | str
 
 
+class Imported(TypedDict):
+    """Of a teacher that was trained elsewhere."""
+
+    file: str
+
+
+class Source(TypedDict, total=False):
+    """Where a result of any status came from."""
+
+    code: str | None
+    data: str | None
+    teachers: list[str] | None
+    teacher_weights: dict[str, str] | None
+    imported: Imported
+
+
 class Record(TypedDict):
     """A record of any status; see record.SCHEMA for all of it."""
 
@@ -60,7 +76,7 @@ class Record(TypedDict):
     config: Configuration
     metrics: dict[str, dict[str, Metrics]] | None
     cost: dict[str, float | None]
-    provenance: dict[str, Any]
+    provenance: Source
 
 
 class Size(TypedDict):
@@ -116,6 +132,7 @@ class Learned(TypedDict, total=False):
     """What earlier versions did not say of where a result came from."""
 
     teacher_weights: dict[str, str]
+    imported: Imported
 
 
 class Origin(Learned):

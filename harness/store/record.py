@@ -126,6 +126,14 @@ def digest_of(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
 
 
+def is_sealed(value: dict[str, Any]) -> bool:
+    """Whether a value's `digest` is that of all the rest of it; with numbers that are none it has none."""
+    try:
+        return value.get("digest") == digest_of(value)
+    except ValueError:
+        return False
+
+
 def read_record(directory: Path, name: str = RECORD) -> dict[str, Any] | None:
     """The record of a run directory, or None where there is none yet.
 
@@ -166,7 +174,7 @@ def check_seal(path: Path, record: dict[str, Any]) -> None:
     """
     try:
         first = record["version"] == 1 and "digest" not in record and not record.get("files")
-        intact = first or record.get("digest") == digest_of(record)
+        intact = first or is_sealed(record)
         known = run_hash(record["config"]) == record["hash"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Damaged(f"{path} has no whole configuration ({type(error).__name__}: {error})") from error

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.store.aside import TRAINED
 from harness.store.record import RECORD, RUN
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a run which has come to something: nobody else writes there. Raises OSError."""
+    return any((folder.resolve() / name).exists() for name in (RECORD, TRAINED))
 
 
 def find_runs(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:

@@ -42,10 +42,12 @@ def arms(configs: list[dict[str, Any]]) -> list[str]:
     return labels
 
 
-def data_of(config: dict[str, Any]) -> tuple[str, str | None]:
-    """Which images a run is tested on: the set's name, and of a folder where it lies."""
+def data_of(config: dict[str, Any]) -> tuple[str, str]:
+    """Which images a run is tested on: the set's name, and what makes others of it (of a folder where it lies, their
+    size, a set's own options), as a text.
+    """
     data = relevant(config)["data"]
-    return data["name"], data.get("root")
+    return data["name"], repr([data.get(key) for key in ("root", "image_size", "options")])
 
 
 def teacher_sets(records: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -79,7 +81,7 @@ def sweep_table(records: list[dict[str, Any]]) -> Any:
         for metric in METRICS
     }
     fields: dict[Any, list[str]] = defaultdict(list)
-    passes = {label: group[0]["cost"].get("inference_passes", 1) for label, group in groups.items()}
+    passes = {label: max(r["cost"].get("inference_passes", 1) for r in group) for label, group in groups.items()}
     for label, group in groups.items():
         fields[data_of(group[0]["config"]), group[0]["config"]["model"], passes[label] > 1].append(label)
     best = set()

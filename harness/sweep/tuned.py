@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Transformer
 
 from harness.config import ConfigError
+from harness.store.face import Named
 from harness.store.files import Damaged, check_shape, to_json, write_atomically
 from harness.store.record import digest_of
 from harness.store.yaml_file import read_yaml
@@ -25,11 +26,18 @@ class Choice(TypedDict):
     nll: float
 
 
+class Settings(TypedDict):
+    """What a run of the file is told of them; the rest is for people."""
+
+    data: Named
+    model: str
+
+
 class Tuned(TypedDict):
     """The file. seeds: of the trials, which no run may have that uses it; settings: what all trials had in common."""
 
     seeds: list[int]
-    settings: dict[str, Any]
+    settings: Settings
     methods: dict[str, Choice]
     digest: str
 

@@ -47,7 +47,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Page:
-    """A run by the name of its directory: the epochs so far, and how it ended, None while it has not."""
+    """A run by the name of its directory, which ends with its hash: the epochs so far, and how it ended, None while it has not."""
 
     name: str
     hash: str
@@ -83,6 +83,7 @@ def read_page(place: Path) -> Page | None:
     latest = {line["epoch"]: line for line in lines}
     epochs = [Epoch(number, line["elapsed_s"], numbers_of(line)) for number, line in sorted(latest.items())]
     written = (place / (HISTORY if lines else RECORD)).stat().st_mtime
+    name = name if RUN.search(name) else f"{name}-{run}"  # two folders may have the same one
     return Page(printed(name), run, written - (epochs[-1].elapsed_s if epochs else 0.0), epochs, ending)
 
 

@@ -101,6 +101,16 @@ def test_places_where_no_file_can_be(
     assert write(command, tmp_path / "new" / "folder") == 0
 
 
+def test_a_run_keeps_its_files(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "kd", 0)
+    (tmp_path / "link.json").symlink_to(run / "record.json")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for path in (run / "record.json", run / "predictions.npz", tmp_path / "link.json"):
+        with pytest.raises(AnalysisError, match="is a run's own folder"):
+            write_output(path, "something else")
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
 def test_a_device_is_written_through_and_a_link_is_followed(tmp_path: Path) -> None:
     read, end = os.pipe()
     write_output(Path(f"/proc/self/fd/{end}"), "ü\ud800")

@@ -25,7 +25,7 @@ from harness.store import claim
 from harness.store.attempts import append_event
 from harness.store.claim import Claim
 from harness.store.files import Damaged
-from harness.store.history import append_epoch, write_progress
+from harness.store.history import HISTORY, append_epoch, write_progress
 from harness.store.identity import run_directory, run_hash
 from harness.store.predictions import PREDICTIONS
 from harness.store.record import RECORD, answers, digest_of, read_record
@@ -258,6 +258,18 @@ def test_verify_finds_what_does_not_hold(
     assert verify.main([str(mine), str(other)]) == 0
     damages = [one for source in (damage.flips(content, few=4), damage.cuts(content, few=2)) for one in source]
     try_all("verify", path, iter([*damages, *damage.places(), *list(damage.texts())[::4]]), look)
+
+
+def test_another_runs_history_does_not_hold(
+    trained: tuple[Path, list[Record]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, others = (run_directory(config) / HISTORY for config in trained[1])
+    content = mine.read_bytes()
+    mine.write_bytes(others.read_bytes())
+    assert verify.main([str(mine.parent), str(others.parent)]) == 1
+    assert f"{mine.parent.name}: DOES NOT HOLD: history.jsonl is of another run" in capsys.readouterr().out
+    mine.write_bytes(content)
+    assert verify.main([str(mine.parent)]) == 0
 
 
 def test_a_failed_run_holds_nothing(trained: tuple[Path, list[Record]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,3 +57,32 @@ def test_teachers_of_one_name_and_other_weights_are_two_sets(
         assert ("it learned from another t than the runs above" in said) == (seed >= 2)
         (row,) = (line for line in said.splitlines() if "one teacher" in line)
         assert ("2 sets" in row, "5.0000" in row) == (seed >= 2, seed >= 2), row
+
+
+def test_images_of_two_sizes_share_no_row_of_teachers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor are their students rivals: every size has its best."""
+    root = str(tmp_path)
+    sizes = {8: 0.5, 16: 0.7}
+    configs = [
+        configure(tmp_path / "runs", method, "folder", data__root=root, data__image_size=size)
+        for size in sizes
+        for method in ("kd", "ensemble_kd")
+    ]
+    for config in configs:
+        test = {**TEST, "acc": sizes[config["data"]["image_size"]]}
+        metrics = {who: {"test": test} for who in ("student", "teacher", "ensemble")}
+        origin = {"teachers": [f"t{config['data']['image_size']}"], "data": None, "device": "cpu"}
+        plant(run_directory(config), config, metrics=metrics, provenance=origin)
+    said = shown(configs, capsys)
+    assert "on each data set and network" in said and "one teacher" not in said and "60.00" not in said
+
+
+def test_passes_are_those_of_an_arm_whichever_run_came_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Earlier records do not know them."""
+    configs = [configure(tmp_path, seed=seed) for seed in (0, 1)]
+    for config, passes in zip(configs, ({}, {"inference_passes": 4}), strict=True):
+        cost = {"wall_s": 1.0, "device_s": 1.0, "images_per_s": 9.0, "parameters": 3}
+        plant(run_directory(config), config, cost=cost | passes)
+    assert all("kd (4 passes)" in shown(order, capsys) for order in (configs, configs[::-1]))

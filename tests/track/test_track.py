@@ -213,6 +213,16 @@ def test_a_folder_that_was_sent_twice_is_said(place: Place, student: Path, tmp_p
     assert f"the same run stands in {student}, too" in capsys.readouterr().err
 
 
+def test_two_runs_in_folders_of_one_name_are_two(place: Place, tmp_path: Path, capsys) -> None:
+    runs = [tmp_path / sweep / "best" for sweep in ("one", "other")]
+    for seed, run_ in enumerate(runs):
+        plant(run_, configure(tmp_path / "runs", seed=seed))
+    for said in ("(2 new)", "2 of 2 runs are there"):
+        assert place.send(*runs) == 0
+        assert said in capsys.readouterr().out
+        assert set(place.shown()) == {f"best-{read_record(run_)['hash']}" for run_ in runs}
+
+
 def test_a_sender_that_was_killed_is_continued(student: Path, tmp_path: Path) -> None:
     """An event file cut anywhere becomes what it should be."""
     place = Place("tensorboard", tmp_path / "shown")

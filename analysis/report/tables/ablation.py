@@ -218,7 +218,7 @@ def _met(ours: np.ndarray, m: metrics.Metric, values: tuple[float, ...]) -> str:
     """A published mean and sd, and whether it lies where ours predict it."""
     text = mean_sd(np.array(values), m)
     low, high = statistics.prediction(ours, len(values))
-    if low != low or not values:
+    if low != low:
         return text
     return f"{text} ({'inside' if low <= np.mean(values) <= high else 'outside'})"
 

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from analysis.__main__ import main
@@ -23,10 +24,13 @@ from analysis.records.errors import AnalysisError, AnalysisWarning
 from analysis.records.exports import SEAL
 from analysis.records.loading import load
 from analysis.records.predictions import read
+from analysis.records.rows import check_row, read_row
 from analysis.records.study import Study
 from analysis.report.figures.runs import curves, paths
 from analysis.report.summary import summarise
+from analysis.report.tables import ablation
 from analysis.verdicts import gate
+from harness.store.files import Damaged
 from harness.store.identity import run_hash
 from harness.store.predictions import PREDICTIONS
 from harness.store.record import RECORD, digest_of
@@ -142,8 +146,6 @@ def test_exports(sweep: tuple[Path, Path], tmp_path: Path) -> None:
 
 def test_exports_of_older_versions(sweep: tuple[Path, Path], tmp_path: Path) -> None:
     """Without a seal: every cell wrong in turn."""
-    import pandas as pd
-
     folder, _ = sweep
     path = tmp_path / "runs.csv"
     assert main(["export", str(folder), "-o", str(path)]) == 0
@@ -254,3 +256,16 @@ def test_predictions_and_histories(tmp_path: Path) -> None:
         for one in damage.values(first)
     )
     try_all("histories", path, chain(whole(content), some(lines, 5)), draw)
+
+
+def test_what_a_run_was_tuned_on_can_be_told(tmp_path: Path) -> None:
+    row, _ = read_row(make_run(tmp_path, "kd", 0, files=False))
+    about = {"digest": "x", "trials": 3, "over": ["alpha"], "on": "digits x wrn10_1", "seeds": [7]}
+    for name, tuned in damage.variants(about):
+        config = {**row["config"], "tuned": tuned}
+        try:
+            found = check_row({**row, "config": config}, "a record")
+        except Damaged:
+            continue
+        told = ablation._tuned(pd.DataFrame([found | {"arm": "kd"}]))
+        assert all(line.isprintable() for line in told), name

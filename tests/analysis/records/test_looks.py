@@ -1,5 +1,6 @@
 """The log of a sequential study: appended, sealed, and what a dying process leaves of it."""
 
+import contextlib
 import json
 import os
 
@@ -7,6 +8,7 @@ import pytest
 
 from analysis.records.errors import AnalysisError
 from analysis.records.looks import LOOKS, append_look, read_looks
+from tests.damage import contents, flips, variants
 
 
 def look(number, previous=None, **more):
@@ -90,6 +92,20 @@ def test_a_look_does_not_vanish(tmp_path, damage):
     (tmp_path / LOOKS).write_bytes(changed.get(damage, content[:-2] + b"]\n"))
     with pytest.raises(AnalysisError, match=LOOKS):
         read_looks(tmp_path)
+
+
+def test_no_damage_changes_a_look_or_takes_one_away(tmp_path):
+    """Not the end of its line, nor a number that is none, which has no digest."""
+    write_two(tmp_path)
+    path = tmp_path / LOOKS
+    content, right = path.read_bytes(), read_looks(tmp_path)
+    first, last = filter(None, content.split(b"\n"))
+    changed = [content[:-1] + bytes([content[-1] ^ 1 << bit]) for bit in range(8)]
+    changed += [b"%s\n%s\n" % (first, json.dumps(value).encode()) for _, value in variants(json.loads(last))]
+    for one in (*flips(content), *(contents("changed", one) for one in changed)):
+        one.inflict(path)
+        with contextlib.suppress(AnalysisError):
+            assert read_looks(tmp_path) == right, path.read_bytes()
 
 
 def test_a_look_that_was_whole_but_for_its_end_stays(tmp_path):

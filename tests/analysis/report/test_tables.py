@@ -216,6 +216,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     [
         ({"source": "x"}, "published"),
         ({"source": "x", "data": "d", "model": "m", "arms": {"kd": {"nll": 0.3}}}, "metric: [a value a run]"),
+        ({"source": "x", "data": "d", "model": "m", "arms": {"kd": {"nll": []}}}, "metric: [a value a run]"),
         ({"source": "x", "data": "d", "model": "m", "arms": {"kd": {"speed": [1.0]}}}, "no metric named 'speed'"),
         ({"source": "x", "data": "d", "model": "m", "arms": {}, "page": 3}, "unknown keys page"),
         *(
