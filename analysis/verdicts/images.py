@@ -57,7 +57,9 @@ def compare_images(block: pd.DataFrame, variant: str, reference: str) -> ImageCo
     pairs = pair(block, {variant: 1.0, reference: -1.0}, "acc").finished
     if not len(pairs.values):
         raise AnalysisError(f"{variant} and {reference} have no finished pair of runs in common")
-    directories = block.set_index("run")["directory"]
+    directories = places(block)
+    if unknown := [run for arm in (variant, reference) for run in pairs.runs[arm] if run not in directories]:
+        raise AnalysisError(f"{unknown[0]}: the table does not tell where its predictions are")
     found = [[read(directories[run], run) for run in pairs.runs[arm]] for arm in (variant, reference)]
     labels = found[0][0].labels
     for side in found:
@@ -75,22 +77,28 @@ def compare_images(block: pd.DataFrame, variant: str, reference: str) -> ImageCo
     )
 
 
+def places(runs: pd.DataFrame) -> dict[str, str]:
+    """The directory of each run of which the table tells one; an export may have lost it."""
+    told = zip(runs["run"], runs["directory"], strict=True) if "directory" in runs else ()
+    return {run: directory for run, directory in told if isinstance(directory, str)}
+
+
 def error_over_images(runs: pd.DataFrame, found: list[Contrast]) -> None:
     """Set the standard error over test images of each contrast whose runs have kept their predictions.
 
     The difference of an image is averaged over the runs first: what is left is how much other images would change. Left
     out where there are more predictions than MOST_BYTES.
     """
-    directories = dict(zip(runs["run"], runs.get("directory", [None] * len(runs)), strict=True))
+    directories = places(runs)
     arms = dict(zip(runs["run"], runs["arm"], strict=True))
     wanted = {run for c in found if c.metric in OF_IMAGES and not c.failed for run in c.runs}
-    if sum(size(directories[run]) for run in wanted if directories[run]) > MOST_BYTES:
+    if sum(size(directories[run]) for run in wanted & directories.keys()) > MOST_BYTES:
         return
     known: dict[str, NDArray] = {}
     for c in found:
         if c.metric not in OF_IMAGES or c.failed or not c.runs:
             continue
-        if not all(directories[run] and size(directories[run]) for run in c.runs):
+        if not all(run in directories and size(directories[run]) for run in c.runs):
             continue
         try:
             for run in c.runs:

@@ -6,6 +6,8 @@ import pytest
 from analysis.records import predictions
 from analysis.records.errors import AnalysisError
 from analysis.records.loading import load
+from analysis.records.study import Study
+from analysis.report.summary import summarise
 from analysis.verdicts.images import compare_images
 from harness.store.files import digest
 from tests.analysis.synthetic import change, make_run
@@ -42,3 +44,15 @@ def test_a_seed_that_lost_a_run_is_not_crossed(tmp_path):
     assert len(found.keys) == 5
     assert found.crossed(found.nll_variant).shape == (2, 2, len(found.labels))
     assert np.array_equal(found.crossed(found.nll_variant)[1, 1], found.nll_variant[4])
+
+
+def test_an_old_export_may_have_lost_where_a_run_lies(tmp_path):
+    """Its numbers are in the tables; its images cannot be compared, by name."""
+    for seed in range(3):
+        make_run(tmp_path, "kd", seed)
+        make_run(tmp_path, "combined", seed)
+    runs = load(tmp_path)
+    runs["directory"] = runs["directory"].astype("str").where(runs["seed"] > 0)  # as a table's column of texts
+    assert summarise(runs, Study()).tables
+    with pytest.raises(AnalysisError, match="the table does not tell where its predictions are"):
+        compare_images(runs, "combined", "kd")
