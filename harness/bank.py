@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
-import re
 import shutil
 import uuid
 from collections import Counter
@@ -28,7 +27,7 @@ from harness.config import ConfigError
 from harness.runtime.console import Console, complain, one_line, run_command
 from harness.store.claim import CLAIM, Claim, Claimed, living
 from harness.store.files import Damaged
-from harness.store.identity import TEACHER, bank_folder, in_path, run_directory
+from harness.store.identity import TEACHER, TEACHER_SEED, bank_folder, in_path, run_directory
 from harness.store.imports import FOLDER, Member, import_file, read_import, write_import
 from harness.store.record import RECORD, check_files, lost_files, read_record
 from harness.store.submission import CONFIG, read_config
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from harness.run.importing import Source
 
 Config = dict[str, Any]
-OF_TEACHER = re.compile(r"teacher/(\d+)/(\d+)")  # a teacher's seed: its set and its number there
 
 
 def add(files: Sequence[Path], overrides: Sequence[str], options: argparse.Namespace, console: Console) -> None:
@@ -168,7 +166,7 @@ def by_set(place: Path) -> tuple[str, int, int, str]:
 def describe(place: Path, record: dict[str, Any], uses: int) -> list[str]:
     """A teacher's row. Raises Damaged where the record is of a student."""
     config = record["config"]
-    if (of := OF_TEACHER.fullmatch(str(config["seed"]))) is None:
+    if (of := TEACHER_SEED.fullmatch(str(config["seed"]))) is None:
         raise Damaged(f"{place / RECORD} is of a student, not of a teacher")
     number, member = of.groups()
     said = [config["data"]["name"], number, member, config["model"]]
@@ -235,19 +233,20 @@ def remove(overrides: Sequence[str], console: Console) -> None:
     console.say(f"removed set {number} of data={name}, {len(places)} teachers; no run in {runs} has learned from them")
 
 
+def students(folders: Sequence[Path], data: str, *files: str) -> list[Path]:
+    """The directories of a data set's runs that hold one of these files."""
+    start = glob.escape(in_path(data))
+    return sorted({path.parent for folder in folders for name in files for path in folder.glob(f"{start}-*/{name}")})
+
+
 def find_busy(folders: Sequence[Path], data: str) -> Path | None:
     """A run of a data set that somebody is at, whose record will say only once it is done who taught it."""
-    runs = {claim.parent for folder in folders for claim in folder.glob(f"{glob.escape(in_path(data))}-*/{CLAIM}")}
-    return min(living(sorted(runs)), default=None)
+    return min(living(students(folders, data, CLAIM)), default=None)
 
 
 def find_waiting(folders: Sequence[Path], data: str, number: int) -> Path | None:
     """A run of a set that was submitted or interrupted: it goes on with the teachers that it began with. Raises Damaged."""
-    start = glob.escape(in_path(data))
-    found = {
-        path.parent for name in (CONFIG, RECORD) for folder in folders for path in folder.glob(f"{start}-*/{name}")
-    }
-    for place in sorted(found):
+    for place in students(folders, data, CONFIG, RECORD):
         record = read_record(place)
         if record is None or record["status"] == "interrupted":
             config = record["config"] if record else read_config(place / CONFIG) or {}

@@ -145,14 +145,15 @@ def test_another_recipe_is_another_study(refused: Callable, looked: Path, tmp_pa
 
 
 def test_failed_runs_have_ended_as_the_worst(tmp_path: Path) -> None:
-    """And a run that failed is not tried again, which would be to choose among its outcomes."""
+    """In a pool of processes; and a run that failed is not tried again, which would be to choose among its outcomes."""
     arms = "hydra.sweeper.arms=['method=raises','method=supervised']"
     declared = (
         "study={primary:nll,families:{f:{pairs:[[raises,supervised]]}},"
         "sequential:{looks:[4,6],spending:pocock,statistic:rank}}"
     )
     command = (arms, "seed=range(6)", "train=smoke", "threads=1", "evaluate.diagnostics=false", declared)
-    head = Head(*command, runs=tmp_path, module="harness.study", plugin=True)
+    pool = ("hydra/launcher=submitit_local", "sweep.workers=2")
+    head = Head(*command, *pool, runs=tmp_path, module="harness.study", plugin=True)
     assert head.ends() == 0, head.said
     first, last = log(tmp_path)
     assert [s["verdict"] for s in (*first["standings"], *last["standings"])] == ["open", "worse"]

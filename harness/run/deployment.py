@@ -18,7 +18,7 @@ from harness.evaluation.predictions import check_predictions
 from harness.run.data import compare_data, load_images
 from harness.run.export import write
 from harness.run.network import build_network, read_network
-from harness.run.teachers import bank_of, teacher_configs
+from harness.run.teachers import bank_of, teachers_of
 from harness.runtime.console import Console
 from harness.store.files import Damaged
 from harness.store.identity import run_directory
@@ -53,7 +53,7 @@ def find_ensemble(run: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     networks of an imported set are known to its bank alone.
     """
     config = record["config"]
-    teachers = teacher_configs({**config, "bank": str(bank_of(run, config))})
+    teachers = teachers_of(run, config)
     if [run_directory(teacher).name for teacher in teachers] != record["provenance"]["teachers"]:
         raise ConfigError(f"it learned from others than {bank_of(run, config)} has or would train")
     return teachers

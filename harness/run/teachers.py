@@ -132,3 +132,8 @@ def check_imported(config: Config, count: int) -> None:
 def bank_of(directory: Path, config: Config) -> Path:
     """The bank of a run: the one that it names, else beside it, wherever its folder lies by now."""
     return directory.parent / "teachers" if config["bank"] is None else bank_folder(config)
+
+
+def teachers_of(directory: Path, config: Config) -> list[Config]:
+    """Configurations of the teachers of a run, wherever its folder lies by now. Raises what `teacher_configs` raises."""
+    return teacher_configs({**config, "bank": str(bank_of(directory, config))})

@@ -16,7 +16,7 @@ from harness.run.bank import check_teacher
 from harness.run.data import compare_data, load_images
 from harness.run.network import read_network
 from harness.run.run import execute
-from harness.run.teachers import bank_of, teacher_configs
+from harness.run.teachers import bank_of, teachers_of
 from harness.runtime.console import Console
 from harness.store.history import HISTORY, read_history
 from harness.store.identity import is_teacher, run_directory
@@ -93,8 +93,7 @@ def check_history(directory: Path, record: Record) -> None:
 
 def find_teachers(directory: Path, config: Record) -> list[Path]:
     """The teachers of a run, their files checked."""
-    bank = bank_of(directory, config)
-    found = [run_directory(teacher) for teacher in teacher_configs({**config, "bank": str(bank)})]
+    found = [run_directory(teacher) for teacher in teachers_of(directory, config)]
     for place in found:
         record = read_record(place)
         if record is None:

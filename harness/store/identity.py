@@ -29,6 +29,7 @@ INCIDENTAL = (
 # Options that came after runs had been made, and what those did without: who says no more than that means the same run.
 LATER = {"data.train": None, "data.options": {}, "network": {}, "teachers.network": {}, "tuned": None}
 TEACHER = re.compile(r"(.*)-set(\d+)-m(\d+)-[0-9a-f]{12}")  # a teacher's directory
+TEACHER_SEED = re.compile(r"teacher/(\d+)/(\d+)")  # its set and its number there
 UNSAFE = re.compile(r"[/:\\]")  # in a folder's name
 NESTED = [(key, *key.split(".")) for key in (*INCIDENTAL, *LATER) if "." in key]
 
